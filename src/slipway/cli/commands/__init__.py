@@ -1,0 +1,1 @@
+"""One file per noun; a file is imported only when its command is used."""

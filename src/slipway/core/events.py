@@ -1,0 +1,69 @@
+"""`events.jsonl`: what long work says while it runs.
+
+Work appends typed events; the progress bar, the report and any page are readers of the file. A
+line is written with one `write` call and a torn last line (a kill in the middle) is passed over
+by readers, so the file needs no repair.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+EventType = Literal["state", "progress", "metric", "log", "artefact", "sample"]
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class EventLog:
+    """Appends events to a file and hands each to the listeners (a progress bar, a test).
+
+    An event is `{"type": ..., "at": <unix seconds>, **data}`.
+    """
+
+    def __init__(self, path: Path | None, *listeners: Listener) -> None:
+        self.path = path
+        self._listeners = list(listeners)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _end_torn_line(path)
+
+    def subscribe(self, listener: Listener) -> None:
+        """Hand every later event to `listener` too."""
+        self._listeners.append(listener)
+
+    def emit(self, type: EventType, **data: Any) -> None:
+        """Append one event."""
+        event = {"type": type, "at": round(time.time(), 3), **data}
+        if self.path is not None:
+            line = json.dumps(event, ensure_ascii=False) + "\n"
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        for listener in self._listeners:
+            listener(event)
+
+
+def _end_torn_line(path: Path) -> None:
+    """After a kill the last line may be cut; end it so that the next event stands alone."""
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def read_events(path: Path, type: EventType | None = None) -> Iterator[dict[str, Any]]:
+    """The events of a file in order, passing over torn lines; optionally of one type."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and (type is None or event.get("type") == type):
+                yield event
