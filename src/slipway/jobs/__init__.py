@@ -1,0 +1,14 @@
+"""Long work: resumable pipelines, and services that run in the background."""
+
+from slipway.jobs.pipeline import Pipeline, Stage, StageRecord
+from slipway.jobs.services import Service, service_status, start_service, stop_service
+
+__all__ = [
+    "Pipeline",
+    "Service",
+    "Stage",
+    "StageRecord",
+    "service_status",
+    "start_service",
+    "stop_service",
+]

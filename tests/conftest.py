@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slipway.core.paths import Home
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A fresh SLIPWAY_HOME and English for every test."""
+    folder = tmp_path / "slipway-home"
+    monkeypatch.setenv("SLIPWAY_HOME", str(folder))
+    monkeypatch.setenv("SLIPWAY_LANG", "en")
+    return Home(folder.resolve())
