@@ -1,10 +1,11 @@
 """A real tokenizer and a real Llama, small enough for a unit test, that llama.cpp accepts.
 
-The tokenizer belongs to the Llama-2 family (BPE with byte fallback, spaces as "▁"), which llama.cpp's
-converter knows by its structure; byte-level tokenizers it knows only by a hash over their ids, which
-a made-up vocabulary cannot have. The converter writes no merge ranks for this family and llama.cpp
-then merges left to right, so the merges here are such that the order cannot matter: a consonant
-followed by a vowel, and no token is longer. Both sides give the same ids for every text.
+The tokenizer belongs to the Llama-2 family (BPE with byte fallback, spaces as "▁"), which the
+converter of llama.cpp knows by its structure; byte-level tokenizers it knows only by a hash over
+their ids, which a made-up vocabulary cannot have. The converter writes no merge ranks for this
+family and llama.cpp then merges left to right, so the merges here are such that the order cannot
+matter: a consonant followed by a vowel, and no token is longer. Both sides give the same ids for
+every text.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def tiny_tokenizer(folder: Path) -> Path:
 
 
 def tiny_model(folder: Path, *, seed: int = 0) -> Path:
-    """Write a random two-layer Llama (hidden 64, float32, about 140,000 weights) with its tokenizer.
+    """Write a random two-layer Llama (hidden 64, float32, 130,000 weights) with its tokenizer.
 
     The folder is what `transformers` calls a pretrained model. Output and input embeddings are
     tied. The same seed gives the same weights; the caller's random state is left as it was.
