@@ -86,11 +86,15 @@ class Pipeline:
         self._events = events or EventLog(folder / "events.jsonl")
         self._observer = observer or (lambda state, index, stage, record: None)
 
-    def run(self, *, fresh: bool = False) -> list[StageRecord]:
+    def run(
+        self, *, fresh: bool = False, forget: Callable[[], None] = lambda: None
+    ) -> list[StageRecord]:
         """Run what must be run and return a record for each stage, in order.
 
         Args:
             fresh: forget earlier records, except of stages that keep their work.
+            forget: with `fresh`, removes earlier products; called while no other process can
+                run this pipeline.
 
         Raises:
             ConflictError: another process runs this pipeline.
@@ -102,6 +106,7 @@ class Pipeline:
                 keep = {stage.name for stage in self.stages if stage.keep_when_fresh}
                 known = {name: record for name, record in known.items() if name in keep}
                 self._save(known)
+                forget()
             results: Results = {}
             done: list[StageRecord] = []
             for index, stage in enumerate(self.stages):

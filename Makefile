@@ -1,0 +1,58 @@
+# Slipway. `make` or `make help` lists the targets; each does the set-up it needs.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# A GPU user or one who wants the CPU build from PyTorch's own index overrides these two; see README.
+TORCH ?= torch==2.13.0
+PIP_ARGS ?=
+DEMO ?=
+
+.PHONY: help setup demo test test-slow check bench fix clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or newer is needed; set it with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 6; }
+	$(PYTHON) -m venv $(VENV) || { \
+	  echo "error: Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 6; }
+
+$(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+setup: $(VENV)/.dev ## make the virtual environment with all extras
+
+demo: $(VENV)/.train ## the whole path once, ending in a chat (DEMO="--quick" for options)
+	@$(BIN)/slipway demo $(DEMO)
+
+test: $(VENV)/.dev ## run the tests (the default tier)
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev ## run the slow tests too
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## formatting, lint, types
+	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/mypy
+
+fix: $(VENV)/.dev ## format and repair what can be repaired
+	@$(BIN)/ruff format src tests benchmarks
+	@$(BIN)/ruff check --fix src tests benchmarks
+
+bench: $(VENV)/.dev ## run the benchmarks, one after the other
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove the virtual environment and caches (not SLIPWAY_HOME)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build

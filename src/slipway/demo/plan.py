@@ -1,0 +1,138 @@
+"""The demo's stages in order, and what decides whether each must run again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from slipway.core.events import EventLog
+from slipway.core.i18n import Text, tr
+from slipway.core.paths import Home
+from slipway.demo import build_stages, serve_stages
+from slipway.demo.context import DemoContext, Outputs, Results, intact
+from slipway.demo.options import DemoOptions, default_data
+from slipway.jobs.pipeline import Observer, Pipeline, Stage, StageRecord
+
+StageWork = Callable[[DemoContext, Results], Outputs]
+
+
+def build_pipeline(context: DemoContext, observer: Observer | None = None) -> Pipeline:
+    """The thirteen stages of the path as a resumable pipeline."""
+    options = context.options
+
+    def stage(
+        name: str,
+        title: Text,
+        work: StageWork,
+        inputs: Callable[[Results], Any],
+        **more: Any,
+    ) -> Stage:
+        return Stage(name, title, inputs, partial(work, context), **{"intact": intact, **more})
+
+    stages = [
+        stage(
+            "machine", tr("look at this machine"), build_stages.look_at_machine, lambda r: 0,
+            always=True,
+        ),
+        stage(
+            "pull", tr("get the base model"), build_stages.pull,
+            lambda r: [context.base, options.with_embeddings], keep_when_fresh=True,
+        ),
+        stage(
+            "data", tr("check the data"), build_stages.check_data,
+            lambda r: [_dataset_state(context.data), r["pull"]["base"]["digest"]],
+        ),
+        stage(
+            "toolchain", tr("install llama.cpp's tools"), build_stages.toolchain, lambda r: 1,
+            keep_when_fresh=True, intact=build_stages.toolchain_intact,
+        ),
+        stage(
+            "train", tr("fine-tune"), build_stages.train,
+            partial(build_stages.train_inputs, context),
+        ),
+        stage(
+            "merge", tr("merge the adapter into the base"), build_stages.merge,
+            lambda r: r["train"]["digest"],
+        ),
+        stage(
+            "convert", tr("convert to GGUF"), build_stages.convert,
+            lambda r: [r["merge"]["digest"], r["pull"], r["toolchain"]],
+        ),
+        stage(
+            "quantise", tr("quantise"), build_stages.quantise,
+            lambda r: [r["convert"]["tuned"]["digest"], options.types, r["toolchain"]],
+        ),
+        stage(
+            "eval", tr("measure base, tuned and quants"), build_stages.evaluate,
+            lambda r: [r["quantise"], r["data"]["dataset_digest"], options.eval_rows],
+        ),
+        stage(
+            "create", tr("create name:tag in the model store"), serve_stages.create,
+            lambda r: [r["quantise"], r["convert"]], intact=partial(serve_stages.created, context),
+        ),
+        stage("serve", tr("start the model daemon"), serve_stages.serve, lambda r: 0, always=True),
+        stage(
+            "gateway", tr("start the gateway, issue a key"), serve_stages.gateway, lambda r: 0,
+            always=True,
+        ),
+        stage(
+            "chat", tr("talk through the gateway"), serve_stages.talk,
+            lambda r: [r["create"], r["gateway"]["model"]],
+        ),
+    ]  # fmt: skip
+    return Pipeline(context.folder, stages, events=context.events, observer=observer)
+
+
+def _dataset_state(folder: Path) -> Any:
+    """Names, sizes and times of a dataset's files: cheap to see that something changed."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
+
+
+def _remove_products(folder: Path) -> None:
+    for old in folder.iterdir():
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def run_demo(
+    options: DemoOptions,
+    *,
+    home: Home | None = None,
+    say: Callable[[Text | str], None] = lambda text: None,
+    observer: Observer | None = None,
+    listeners: tuple[Callable[[dict[str, Any]], None], ...] = (),
+) -> tuple[DemoContext, list[StageRecord], Path]:
+    """Run what is not done yet of the whole path and write the report.
+
+    Args:
+        say: told one fact at a time, for people.
+        observer: told when each stage starts, ends, or is taken from an earlier run.
+        listeners: given each event of the running stages (training progress and so on).
+
+    Returns:
+        the context, a record of each stage, and the report's folder.
+    """
+    from slipway.demo.report import write_report
+    from slipway.store.pull import default_base
+
+    home = home or Home.current()
+    base = options.base or default_base(options.language)
+    data = (options.data or default_data(base, options.language)).expanduser().resolve()
+    key = f"{base.replace('://', '-').replace('/', '-').strip('-')}--{data.name}"
+    folder = home.root / "demo" / (key + ("--quick" if options.quick else ""))
+    events = EventLog(folder / "events.jsonl", *listeners)
+    context = DemoContext(options, home, folder, base, data, events, say)
+    try:
+        records = build_pipeline(context, observer).run(
+            fresh=options.fresh, forget=partial(_remove_products, folder)
+        )
+    finally:
+        if not options.keep_services:
+            serve_stages.stop_services(home)
+    report_dir = options.report or folder / "report"
+    write_report(report_dir, context, records)
+    return context, records, report_dir
