@@ -25,7 +25,9 @@ class DemoOptions:
         fresh: do everything again except downloads and the native build.
         types: quantisation types, see `slipway quantize`.
         train_budget_s: seconds for training on a CPU, evaluation and checkpoints included.
-        daemon_port, gateway_port: preferred ports; another free one is taken when occupied.
+        max_steps: upper limit of training steps, for tests.
+        daemon_port, gateway_port: preferred ports; another free one is taken when occupied, or
+            when 0 is asked for.
         keep_services: leave daemon and gateway running at the end.
     """
 

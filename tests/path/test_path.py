@@ -1,0 +1,139 @@
+"""The whole path, for real: trains, merges, converts, quantises, measures, serves and relays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.path.tiny_demo import TinyDemo, tiny_options
+
+from slipway.core.manifest import read_manifest, verify_files
+from slipway.demo import run_demo
+from slipway.gateway import open_store
+from slipway.gateway.usage import list_requests
+
+pytestmark = pytest.mark.path
+QUANT_FIELDS = ("size_bytes", "bpw", "ppl", "kld_mean", "top1", "pp_tps", "tg_tps", "rss_bytes")
+QUANT_FIELDS += ("load_s", "chrf", "rouge_l")
+
+
+def test_report_holds_every_promised_field(demo: TinyDemo) -> None:
+    report = demo.report
+    for row in ("base", "tuned"):
+        for field in ("eval_loss", "chrf", "rouge_l"):
+            assert isinstance(report[row][field], float), (row, field)
+    assert set(report["quants"]) == {"Q4_K_M", "Q5_K_M", "Q8_0"}
+    for kind, row in report["quants"].items():
+        for field in QUANT_FIELDS:
+            assert isinstance(row[field], int | float), (kind, field)
+    for field in ("prompt_tokens", "completion_tokens", "cost_micro"):
+        assert report["gateway"][field] > 0
+    assert all({"name", "seconds", "cached"} <= set(stage) for stage in report["stages"])
+    kinds = [link["kind"] for link in report["lineage"]]
+    for kind in ("dataset", "base", "run", "merged", "gguf", "quant", "model", "request"):
+        assert kind in kinds
+
+
+def test_even_a_few_steps_lower_the_held_out_loss(demo: TinyDemo) -> None:
+    assert demo.report["tuned"]["eval_loss"] < demo.report["base"]["eval_loss"]
+
+
+def test_fewer_bits_mean_more_divergence_and_a_smaller_file(demo: TinyDemo) -> None:
+    rows = [demo.report["quants"][kind] for kind in ("Q8_0", "Q5_K_M", "Q4_K_M")]
+    divergence = [row["kld_mean"] for row in rows]
+    sizes = [row["size_bytes"] for row in rows]
+    assert divergence == sorted(divergence) and len(set(divergence)) == 3
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_every_artefact_matches_its_manifest_and_names_its_parents(demo: TinyDemo) -> None:
+    for stage in ("train", "merge"):
+        folder = Path(demo.outputs(stage)["folder"])
+        manifest = read_manifest(folder)
+        assert verify_files(folder, manifest) == [] and manifest.parents
+    for outputs in demo.outputs("quantise").values():
+        folder = Path(outputs["folder"])
+        manifest = read_manifest(folder, kind="quant")
+        assert verify_files(folder, manifest) == []
+        assert demo.outputs("convert")["tuned"]["digest"] in manifest.parents.values()
+
+
+def test_report_opens_without_a_network(demo: TinyDemo) -> None:
+    page = (demo.folder / "report.html").read_text(encoding="utf-8")
+    assert "http://" not in page.replace("http://127.0.0.1", "") and "https://" not in page
+    assert "<script" not in page and page.count("data:image/png;base64,") == 2
+    assert (demo.folder / "report.md").read_text(encoding="utf-8").startswith("# Slipway")
+
+
+def test_second_run_does_nothing_again_and_reports_the_same(demo: TinyDemo) -> None:
+    import json
+
+    _, records, folder = run_demo(tiny_options(), home=demo.home)
+    ran = [r.name for r in records if not r.cached]
+    assert ran == ["machine", "serve", "gateway"]
+    again = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert _without_times(again) == _without_times(demo.report)
+
+
+def _without_times(report: dict[str, Any]) -> dict[str, Any]:
+    volatile = ("created_at", "stages", "environment")
+    return {key: value for key, value in report.items() if key not in volatile}
+
+
+def test_ollama_client_lists_chats_streams_and_embeds(demo: TinyDemo) -> None:
+    from ollama import Client
+
+    client = Client(demo.outputs("serve")["url"])
+    names = {model.model for model in client.list().models}
+    assert {"support-en:latest", "support-en:q8_0", "all-minilm:latest"} <= names
+    messages = [{"role": "user", "content": "How long does delivery take?"}]
+    whole = client.chat("support-en", messages, options={"num_predict": 8, "temperature": 0})
+    assert whole.message.content and whole.eval_count == 8 and whole.done_reason == "length"
+    parts = list(
+        client.chat(
+            "support-en", messages, stream=True, options={"num_predict": 8, "temperature": 0}
+        )
+    )
+    assert "".join(p.message.content or "" for p in parts) == whole.message.content
+    vectors = client.embed(
+        "all-minilm", ["kettle", "a pot for boiling water", "tax law"]
+    ).embeddings
+    assert len(vectors) == 3 and len(vectors[0]) == 384
+    near, far = (sum(a * b for a, b in zip(vectors[0], v, strict=True)) for v in vectors[1:])
+    assert near > far
+
+
+def test_openai_client_works_through_the_gateway_and_the_ledger_has_the_engines_counts(
+    demo: TinyDemo,
+) -> None:
+    from openai import OpenAI
+
+    from slipway.client import load_profile
+
+    profile = load_profile(demo.home)
+    assert profile is not None
+    with OpenAI(base_url=f"{profile.url}/v1", api_key=profile.key) as client:
+        assert "support-en:q4_k_m" in {model.id for model in client.models.list()}
+        messages: Any = [{"role": "user", "content": "Can I return a pan that I used once?"}]
+        raw = client.chat.completions.with_raw_response.create(
+            model="support-en:q4_k_m", messages=messages, max_tokens=12
+        )
+        usage = raw.parse().usage
+        stream = client.chat.completions.create(
+            model="support-en:q4_k_m",
+            messages=messages,
+            max_tokens=12,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        streamed = [chunk.usage for chunk in stream if chunk.usage][-1]
+        vector = client.embeddings.create(model="all-minilm", input="kettle").data[0].embedding
+    assert usage is not None and len(vector) == 384
+    newest = list_requests(open_store(demo.home.gateway_db), limit=3)
+    chats = [r for r in newest if r["endpoint"].endswith("chat/completions")]
+    counts = {(r["prompt_tokens"], r["completion_tokens"]) for r in chats}
+    assert counts == {
+        (usage.prompt_tokens, usage.completion_tokens),
+        (streamed.prompt_tokens, streamed.completion_tokens),
+    }
