@@ -47,3 +47,24 @@ def test_corrupt_record_counts_as_not_running(home: Home, content: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(content)
     assert service_status(home, "serve") is None
+
+
+def test_service_that_runs_without_answering_is_replaced(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that was killed before the service answered must not leave an orphan behind."""
+    import subprocess
+    import sys
+
+    from slipway.jobs import services
+
+    monkeypatch.setattr(services, "ADOPT_TIMEOUT_S", 0.3)
+    url = f"http://127.0.0.1:{free_port()}"
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True
+    ) as child:
+        services._remember(home, "serve", child.pid, url, home.logs / "serve.log")
+        assert service_status(home, "serve") is not None
+        assert services.running_service(home, "serve") is None
+        assert child.wait(10) != 0
+    assert service_status(home, "serve") is None

@@ -13,7 +13,7 @@ from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.core.process import free_port, port_is_free
 from slipway.demo.context import DemoContext, Outputs, Results
-from slipway.jobs.services import Service, service_status, start_service, stop_service
+from slipway.jobs.services import Service, running_service, start_service, stop_service
 
 HOST = "127.0.0.1"
 USER, TOKEN, CHANNEL = "demo", "demo", "local"
@@ -73,7 +73,7 @@ def created(context: DemoContext, outputs: Outputs) -> bool:
 
 def serve(context: DemoContext, results: Results) -> Outputs:
     """The model daemon in the background, adopted when it already runs."""
-    service = service_status(context.home, "serve") or _start(
+    service = running_service(context.home, "serve", "/api/version") or _start(
         context, "serve", ["serve"], context.options.daemon_port, "/api/version"
     )
     context.say(tr("model daemon: {url}", url=service.url))
@@ -89,7 +89,7 @@ def gateway(context: DemoContext, results: Results) -> Outputs:
     price = Price(parse_money(PRICE_IN, "--price-in"), parse_money(PRICE_OUT, "--price-out"))
     spec = ChannelSpec(CHANNEL, "slipway", results["serve"]["url"], price=price)
     add_channel(store, spec, replace=True)
-    service = service_status(context.home, "gateway") or _start(
+    service = running_service(context.home, "gateway", "/healthz") or _start(
         context, "gateway", ["gateway", "serve"], context.options.gateway_port, "/healthz"
     )
     model = results["create"]["chat_model"]

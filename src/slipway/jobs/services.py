@@ -30,6 +30,7 @@ from slipway.core.process import log_tail, start
 
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
+ADOPT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +95,45 @@ def start_service(
         env={"SLIPWAY_HOME": str(home.root)},
         detached=True,
     )
+    service = _remember(home, name, process.pid, url, log)
     deadline = time.monotonic() + timeout_s
     while not answers(url + health_path):
         if process.poll() is not None or time.monotonic() > deadline:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            _record(home, name).unlink(missing_ok=True)
             raise ToolError(
                 "service.not_ready",
                 tr("the service `{name}` did not start: {log}", name=name, log=log_tail(log)),
                 tr("see the whole log in {path}", path=str(log)),
             )
         time.sleep(0.1)
-    service = Service(
-        name=name,
-        pid=process.pid,
-        process_created=psutil.Process(process.pid).create_time(),
-        url=url,
-        log=str(log),
-        since=utc_now(),
-    )
+    return service
+
+
+def _remember(home: Home, name: str, pid: int, url: str, log: Path) -> Service:
+    """Write the record before the service answers: if we die now, the next start finds it."""
+    created = 0.0
+    with suppress(psutil.NoSuchProcess):
+        created = psutil.Process(pid).create_time()
+    service = Service(name, pid, created, url, str(log), utc_now())
     write_json(_record(home, name), asdict(service))
     return service
+
+
+def running_service(home: Home, name: str, health_path: str = "/") -> Service | None:
+    """The service if it runs and answers; one that runs without answering is stopped."""
+    service = service_status(home, name)
+    if service is None:
+        return None
+    deadline = time.monotonic() + ADOPT_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if answers(service.url + health_path):
+            return service
+        time.sleep(0.2)
+    stop_service(home, name)
+    return None
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:
