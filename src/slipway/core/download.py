@@ -6,7 +6,6 @@ JSON). The index is SLIPWAY_PYPI_INDEX, else PIP_INDEX_URL, else pypi.org.
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
 import os
@@ -14,8 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,7 +28,7 @@ from slipway.core.errors import (
     UnreachableError,
     from_os_error,
 )
-from slipway.core.files import sha256_file
+from slipway.core.files import locked, sha256_file
 from slipway.core.i18n import tr
 
 DEFAULT_INDEX = "https://pypi.org/simple/"
@@ -162,7 +160,7 @@ def download(
     part = dest.with_name(dest.name + ".part")
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(part):
+        with locked(part):
             if dest.is_file() and sha256_file(dest) == sha256:
                 return dest
             _fill(part, url, size, on_progress, timeout_s)
@@ -182,13 +180,6 @@ def download(
     except OSError as error:
         raise from_os_error(error, dest) from error
     return dest
-
-
-@contextmanager
-def _locked(part: Path) -> Iterator[None]:
-    with part.with_name(part.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _fill(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -50,6 +51,20 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
     """Write readable JSON (UTF-8, two-space indent, trailing newline) atomically."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n", mode=mode)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `<path>.lock`; other processes wait. A killed holder lets go."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise from_os_error(error, lock) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
