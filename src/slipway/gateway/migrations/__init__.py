@@ -1,0 +1,1 @@
+"""Alembic's scripts; `slipway.gateway.store` runs them when a database is opened."""
