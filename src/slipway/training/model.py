@@ -1,0 +1,141 @@
+"""Loading a base model for training: device, number format, threads, identity, and a proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slipway.core.errors import InputError, NotFoundError, ProofError, SlipwayError
+from slipway.core.hardware import probe
+from slipway.core.i18n import tr
+from slipway.core.manifest import describe_files, files_digest, read_manifest
+from slipway.datasets import Encoded
+from slipway.training import attention
+from slipway.training.batch import batches, losses
+
+# the files that make up a model folder's identity when it has no manifest
+_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
+_LOSS_TOLERANCE = 0.03
+
+
+def pick_device() -> torch.device:
+    """A CUDA device when torch can use one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """bf16 where matrix products in it are a hardware instruction, else fp32."""
+    if dtype != "auto":
+        return torch.bfloat16 if dtype == "bf16" else torch.float32
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else probe().has_bf16
+    return torch.bfloat16 if fast else torch.float32
+
+
+def set_threads(threads: int | None) -> None:
+    """Use `threads` CPU threads, or one for each core this process may use."""
+    torch.set_num_threads(threads or probe().cores)
+
+
+def base_digest(folder: Path) -> str:
+    """The identity of a base model by its files as they are now, not by what its manifest says.
+
+    With a manifest, the files it lists; without one, weights, config, tokenizer and template.
+    """
+    try:
+        names = [entry.path for entry in read_manifest(folder).files]
+    except NotFoundError:
+        paths = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
+        names = sorted(path.name for path in paths if path.name != "manifest.json")
+    try:
+        return files_digest(describe_files(folder, names))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    """The base model with packed attention, frozen, from local files only.
+
+    Raises:
+        NotFoundError: no such folder.
+        InputError: the folder holds no causal language model that transformers can load.
+    """
+    if not folder.is_dir():
+        raise NotFoundError(
+            "model.not_found",
+            tr("the model folder {path} does not exist", path=str(folder)),
+            tr("get a base model with `slipway pull starter`"),
+        )
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    attention.register()
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            attn_implementation=attention.NAME,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:  # transformers raises many kinds for one cause: a bad folder
+        raise _unreadable(folder, error) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    model.requires_grad_(False)
+    return model.to(device).eval()
+
+
+def _unreadable(folder: Path, error: Exception) -> SlipwayError:
+    return InputError(
+        "model.unreadable",
+        tr(
+            "the model in {path} cannot be loaded: {reason}",
+            path=str(folder),
+            reason=(str(error).strip().splitlines() or [type(error).__name__])[0],
+        ),
+        tr("fetch the model again with `slipway pull`"),
+    )
+
+
+def prove_loss(model: Any, rows: Sequence[Encoded], device: torch.device) -> float:
+    """Compare the packed loss of two rows with the model's own, unpacked; return the difference.
+
+    This catches a model family whose attention or output head does more than ours.
+
+    Raises:
+        ProofError: they differ by more than rounding.
+    """
+    pair = sorted(rows, key=lambda row: len(row.input_ids))[:2]
+    with torch.inference_mode():
+        ours = [losses(model, b) for _, b in batches(pair, 1 << 30, device)]
+        model.set_attn_implementation("eager")
+        try:
+            plain = []
+            for row in pair:
+                ids = torch.tensor([row.input_ids], device=device)
+                logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+                wanted = torch.tensor(row.labels[1:], device=device)
+                plain.append(
+                    torch.nn.functional.cross_entropy(logits, wanted, reduction="none")[
+                        wanted != -100
+                    ]
+                )
+        finally:
+            model.set_attn_implementation(attention.NAME)
+    difference = abs(float(torch.cat(ours).mean()) - float(torch.cat(plain).mean()))
+    if not difference <= _LOSS_TOLERANCE:
+        raise ProofError(
+            "train.loss_differs",
+            tr(
+                "the loss of packed documents differs from the model's own by {difference:.4f}",
+                difference=difference,
+            ),
+            tr("this model family cannot be trained yet; use another base"),
+        )
+    return difference

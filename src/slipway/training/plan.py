@@ -1,0 +1,132 @@
+"""How long a run is and what happens at each step: pure functions of values.
+
+The order of the data is a function of (lengths, seed, epoch), and the schedule one of (step,
+total), so the step number is all the position a checkpoint must keep.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+LEAST_STEPS = 8
+_SAFETY = 0.97  # part of the remaining seconds that is planned; the rest is for jitter
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run's length, decided once and kept in its checkpoints.
+
+    Attributes:
+        reason: what set the length: `epochs`, `max_steps` or `time_budget`.
+        tokens_per_s: measured before the first step (0 when nothing was measured).
+    """
+
+    total_steps: int
+    eval_every: int
+    reason: Literal["epochs", "max_steps", "time_budget"]
+    tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds measured before the first step."""
+
+    step_s: float
+    eval_s: float
+    save_s: float
+    finish_s: float
+
+
+def step_rows(
+    lengths: Sequence[int], batch_tokens: int, seed: int
+) -> Iterator[tuple[int, list[int]]]:
+    """The rows of each optimiser step, epoch after epoch without end, as (epoch, row numbers).
+
+    Rows are shuffled anew in each epoch and cut so that a step holds at most `batch_tokens`
+    tokens (or one longer row). The short last step of an epoch is kept.
+    """
+    epoch = 0
+    while True:
+        order = list(range(len(lengths)))
+        random.Random(f"{seed}:{epoch}").shuffle(order)
+        rows: list[int] = []
+        tokens = 0
+        for row in order:
+            if rows and tokens + lengths[row] > batch_tokens:
+                yield epoch, rows
+                rows, tokens = [], 0
+            rows.append(row)
+            tokens += lengths[row]
+        yield epoch, rows
+        epoch += 1
+
+
+def steps_in_epochs(lengths: Sequence[int], batch_tokens: int, seed: int, epochs: float) -> int:
+    """Optimiser steps in `epochs` times through the data; a part of an epoch is rounded up."""
+    whole = math.floor(epochs)
+    counts = [0] * (whole + 1)
+    for epoch, _ in step_rows(lengths, batch_tokens, seed):
+        if epoch > whole:
+            break
+        counts[epoch] += 1
+    return max(1, sum(counts[:whole]) + math.ceil((epochs - whole) * counts[whole]))
+
+
+def eval_interval(total_steps: int, eval_every: int) -> int:
+    """Steps between evals; 0 means that four evals are spread over the run."""
+    return eval_every or max(1, math.ceil(total_steps / 4))
+
+
+def make_plan(
+    epoch_steps: int,
+    *,
+    max_steps: int | None,
+    eval_every: int,
+    seconds_left: float | None = None,
+    costs: Costs | None = None,
+    save_every_s: float = 60.0,
+    tokens_per_s: float = 0.0,
+) -> Plan:
+    """The longest run that respects epochs, `max_steps` and the seconds left.
+
+    Args:
+        seconds_left: of the time budget, after loading and measuring; None without a budget.
+        costs: what was measured; needed with `seconds_left`.
+    """
+    total, reason = epoch_steps, "epochs"
+    if max_steps is not None and max_steps < total:
+        total, reason = max_steps, "max_steps"
+    if seconds_left is not None and costs is not None:
+        affordable = _affordable(seconds_left * _SAFETY, eval_every, costs, save_every_s)
+        if affordable < total:
+            total, reason = affordable, "time_budget"
+    return Plan(total, eval_interval(total, eval_every), reason, tokens_per_s)  # type: ignore[arg-type]
+
+
+def _affordable(seconds: float, eval_every: int, costs: Costs, save_every_s: float) -> int:
+    """Steps that fit `seconds` with their evals and saves, at least `LEAST_STEPS`."""
+    step_s = max(costs.step_s, 1e-6)
+    step_with_saves = step_s * (1 + costs.save_s / save_every_s)
+    seconds -= costs.finish_s + costs.save_s
+    if eval_every:
+        steps = seconds / (step_with_saves + costs.eval_s / eval_every)
+    else:
+        steps = (seconds - 4 * costs.eval_s) / step_with_saves
+    return max(LEAST_STEPS, math.floor(steps))
+
+
+def learning_rate(
+    step: int, total: int, *, peak: float, warmup_ratio: float, schedule: str
+) -> float:
+    """The rate of a step (from 1): linear warm-up, then cosine down to zero, or constant."""
+    warm = math.ceil(total * warmup_ratio)
+    if step <= warm:
+        return peak * step / warm
+    if schedule == "constant":
+        return peak
+    progress = (step - 1 - warm) / max(1, total - warm)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,322 @@
+"""A training run from recipe to artefact folder: fresh, resumed, or already finished."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slipway.core.errors import ConflictError, InputError, NotFoundError, from_os_error
+from slipway.core.events import EventLog
+from slipway.core.files import sha256_json, write_text
+from slipway.core.i18n import tr
+from slipway.core.manifest import Manifest, package_versions, read_manifest, write_manifest
+from slipway.training.spec import Resolved, TrainSpec
+
+ADAPTER = "adapter"
+RECIPE = "recipe.yaml"
+EVENTS = "events.jsonl"
+CURVE = "loss_curve.png"
+# keys that change neither the weights nor the plan
+_NEUTRAL = frozenset({"label", "save_every_s", "save_every_steps", "model", "data", "eval_data"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        resumed_from: the step it went on from, 0 for a fresh run; the last step when it was
+            finished before.
+    """
+
+    run_dir: Path
+    manifest: Manifest
+    resumed_from: int
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter folder, in PEFT's format."""
+        return self.run_dir / ADAPTER
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """base_eval_loss, eval_loss, train_loss, tokens, tokens_per_s, seconds, steps, ..."""
+        return self.manifest.metrics
+
+
+def train(
+    recipe: Resolved | TrainSpec, *, run_dir: Path, events: EventLog, resume: bool = True
+) -> RunResult:
+    """Fine-tune a model as a recipe says, into a run folder.
+
+    The folder gets `adapter/` (PEFT), `recipe.yaml`, `events.jsonl`, `loss_curve.png`, and last
+    `manifest.json` (kind "run"). Called again after a kill or Ctrl-C it goes on from the last
+    checkpoint to the same result; called on a finished run of the same recipe it returns that.
+
+    Args:
+        events: gets every event too, besides the run's own file.
+        resume: False starts anew, removing what an earlier run left in the folder.
+
+    Raises:
+        ConflictError: the folder holds a run of another recipe, base or dataset.
+        InputError, NotFoundError, UsageError: model, data or recipe are unusable.
+        ProofError: the loss is not a finite number; the last checkpoint is kept.
+        ResourceError: the disk is full; the last checkpoint is intact.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    resolved = recipe if isinstance(recipe, Resolved) else Resolved(recipe, {})
+    try:
+        with _stop_flag() as stop:
+            return _train(resolved, run_dir.absolute(), events, resume, stop)
+    except OSError as error:
+        raise from_os_error(error, error.filename or run_dir) from error
+
+
+def _train(
+    resolved: Resolved, run_dir: Path, outer: EventLog, resume: bool, stop: Callable[[], None]
+) -> RunResult:
+    from slipway.training import checkpoint
+    from slipway.training.model import base_digest
+
+    started = time.perf_counter()
+    spec = resolved.spec
+    base = Path(spec.model)
+    if not base.is_dir():
+        raise NotFoundError(
+            "model.not_found",
+            tr("the model folder {path} does not exist", path=str(base)),
+            tr("get a base model with `slipway pull starter`"),
+        )
+    identity = _identity(spec, base_digest(base))
+    if not resume:
+        _clear(run_dir)
+    finished = _finished(run_dir, identity)
+    if finished:
+        return RunResult(run_dir, finished, int(finished.metrics["steps"]))
+    found = checkpoint.latest(run_dir)
+    if found and found[1].identity != identity:
+        raise _other_run(run_dir, found[1].identity, identity)
+    events = _run_events(run_dir, outer)
+    trainer = _make_trainer(spec, base, run_dir, events, stop)
+    if found:
+        folder, progress = found
+        checkpoint.restore(folder, trainer.model, trainer.optimizer)
+        events.emit("state", state="resumed", step=progress.step)
+    else:
+        events.emit("state", state="started", step=0)
+        progress = trainer.prepare(identity, started)
+    first_step = progress.step
+    try:
+        progress = trainer.run(progress)
+    except KeyboardInterrupt:
+        events.emit("state", state="interrupted")
+        raise
+    manifest = _finish(resolved, run_dir, trainer, progress, identity)
+    events.emit("state", state="finished", step=progress.step, metrics=manifest.metrics)
+    return RunResult(run_dir, manifest, first_step)
+
+
+def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
+    from slipway.datasets import dataset_digest
+
+    identity = {"base": base, "dataset": dataset_digest(Path(spec.data))}
+    if spec.eval_data:
+        identity["eval_dataset"] = dataset_digest(Path(spec.eval_data))
+    identity["recipe"] = "sha256:" + sha256_json(spec.model_dump(exclude=set(_NEUTRAL)))
+    return identity
+
+
+def _finished(run_dir: Path, identity: dict[str, str]) -> Manifest | None:
+    try:
+        manifest = read_manifest(run_dir, kind="run")
+    except NotFoundError:
+        return None
+    if manifest.notes.get("identity") != identity:
+        raise _other_run(run_dir, manifest.notes.get("identity", {}), identity)
+    return manifest
+
+
+def _other_run(run_dir: Path, there: dict[str, str], here: dict[str, str]) -> ConflictError:
+    changed = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))
+    return ConflictError(
+        "run.other_recipe",
+        tr(
+            "{path} holds a run with another {what}",
+            path=str(run_dir),
+            what=", ".join(changed),
+        ),
+        tr("give another `--run-dir`, or start anew in this one with `--fresh`"),
+    )
+
+
+def _clear(run_dir: Path) -> None:
+    """Remove what a run made, and nothing else that may lie in the folder."""
+    (run_dir / "manifest.json").unlink(missing_ok=True)  # first: no half-removed finished run
+    for name in (ADAPTER, "checkpoints"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    for name in (RECIPE, EVENTS, CURVE):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def _run_events(run_dir: Path, outer: EventLog) -> EventLog:
+    path = run_dir / EVENTS
+    if outer.path is not None and outer.path.absolute() == path:
+        return outer
+
+    def forward(event: dict[str, Any]) -> None:
+        data = {key: value for key, value in event.items() if key not in ("type", "at")}
+        outer.emit(event["type"], **data)
+
+    return EventLog(path, forward)
+
+
+def _make_trainer(
+    spec: TrainSpec, base: Path, run_dir: Path, events: EventLog, stop: Callable[[], None]
+) -> Any:
+    import torch
+
+    from slipway.datasets import load_tokenizer
+    from slipway.training import lora
+    from slipway.training.model import load_base, pick_device, pick_dtype, prove_loss, set_threads
+    from slipway.training.trainer import Trainer
+
+    set_threads(spec.threads)
+    device = pick_device()
+    dtype = pick_dtype(spec.dtype, device)
+    tokenizer = load_tokenizer(base)
+    rows, heldout = _encode(spec, tokenizer, events)
+    model = load_base(base, dtype, device)
+    difference = prove_loss(model, rows, device)
+    torch.manual_seed(spec.seed)
+    kinds = lora.attach(model, **spec.lora.model_dump())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    events.emit(
+        "log",
+        message=f"base in {str(dtype).removeprefix('torch.')} on {device}, "
+        f"{trainable:,} trained weights on {', '.join(kinds)}",
+        dtype=str(dtype).removeprefix("torch."),
+        device=str(device),
+        threads=torch.get_num_threads(),
+        trained_weights=trainable,
+        targets=kinds,
+        rows=len(rows),
+        heldout_rows=len(heldout),
+        packed_loss_difference=difference,
+    )
+    return Trainer(spec, model, rows, heldout, run_dir=run_dir, events=events, stop=stop)
+
+
+def _encode(spec: TrainSpec, tokenizer: Any, events: EventLog) -> tuple[list[Any], list[Any]]:
+    from slipway.datasets import encode_all, load_dataset
+
+    train_set = encode_all(load_dataset(Path(spec.data)), tokenizer, spec.cutoff_len)
+    for row in train_set.truncated:
+        events.emit(
+            "log", message=f"{row.file}:{row.line}: cut from {row.tokens} tokens", row=row.id
+        )
+    for row in train_set.dropped:
+        events.emit("log", message=f"{row.file}:{row.line}: dropped, no label left", row=row.id)
+    if not train_set.learned:
+        raise InputError(
+            "train.no_label",
+            tr(
+                "{path} has no assistant token within the first {cutoff} tokens of any row",
+                path=spec.data,
+                cutoff=spec.cutoff_len,
+            ),
+            tr(
+                "raise `cutoff_len`, or look at the rows with `slipway data check {path}`",
+                path=spec.data,
+            ),
+        )
+    if spec.eval_data:
+        samples = load_dataset(Path(spec.eval_data))
+    else:
+        try:
+            samples = load_dataset(Path(spec.data), "heldout")
+        except NotFoundError:
+            events.emit("log", message="no heldout split: eval loss is not measured")
+            return train_set.rows, []
+    return train_set.rows, encode_all(samples, tokenizer, spec.cutoff_len).rows
+
+
+def _finish(
+    resolved: Resolved, run_dir: Path, trainer: Any, progress: Any, identity: dict[str, str]
+) -> Manifest:
+    from slipway.core.files import new_folder
+    from slipway.training import checkpoint, lora
+    from slipway.training.curve import draw_curve
+
+    spec = resolved.spec
+    base = Path(spec.model)
+    settings = spec.lora.model_dump()
+    settings["target"] = sorted(
+        {name.rpartition(".")[2] for name, _ in lora.adapters(trainer.model)}
+    )
+    with new_folder(run_dir / ADAPTER) as folder:
+        lora.save_adapter(trainer.model, folder, base=base.name, settings=settings)
+    recipe = spec.model_dump(exclude_none=True)
+    write_text(run_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    title = spec.label or f"{base.name} + {Path(spec.data).name}"
+    draw_curve(run_dir / EVENTS, run_dir / CURVE, title=title)
+    manifest = write_manifest(
+        run_dir,
+        "run",
+        spec.label or run_dir.name,
+        files=[f"{ADAPTER}/{lora.CONFIG_FILE}", f"{ADAPTER}/{lora.WEIGHTS_FILE}", RECIPE],
+        parents={"base": identity["base"], "dataset": identity["dataset"]},
+        config=resolved.settings(),
+        versions=package_versions("torch", "transformers", "peft", "safetensors", "tokenizers"),
+        metrics={
+            "base_eval_loss": progress.base_eval_loss,
+            "eval_loss": progress.eval_loss,
+            "train_loss": progress.train_loss,
+            "steps": progress.step,
+            "tokens": progress.tokens,
+            "tokens_per_s": round(progress.tokens / progress.seconds, 1),
+            "seconds": round(progress.seconds, 2),
+            "peak_memory_bytes": progress.peak_memory_bytes,
+        },
+        notes={"identity": identity, "base_path": str(base), "plan": progress.plan.reason},
+    )
+    checkpoint.remove_all(run_dir)
+    return manifest
+
+
+@contextmanager
+def _stop_flag() -> Iterator[Callable[[], None]]:
+    """A function that raises KeyboardInterrupt once SIGINT or SIGTERM has come.
+
+    So a signal never lands inside an optimiser step. A second Ctrl-C interrupts at once. Outside
+    the main thread, where Python allows no handlers, the function does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    asked: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def stop() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,271 @@
+"""A training recipe: the YAML file, `key=value` overrides, and where each value came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from slipway.core.errors import InputError, NotFoundError, UsageError, unknown_key
+from slipway.core.files import sha256_json
+from slipway.core.i18n import tr
+from slipway.core.manifest import Origin, Setting
+from slipway.core.paths import Home
+
+
+class LoraSpec(BaseModel):
+    """The adapter's size and place."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(default=16, ge=1, le=1024, description="rank of the added matrices")
+    alpha: float = Field(default=32.0, gt=0, description="the addition is scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    target: Literal["all"] | list[str] = Field(
+        default="all", description="`all` linear layers, or a list such as [q_proj, v_proj]"
+    )
+
+
+class TrainSpec(BaseModel):
+    """Everything that decides a training run; the keys of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="folder of the base model, or its name in SLIPWAY_HOME/bases")
+    data: str = Field(description="dataset folder or file")
+    eval_data: str | None = Field(
+        default=None, description="dataset for the eval loss; default: the heldout split of `data`"
+    )
+    method: Literal["lora"] = Field(default="lora", description="what is trained")
+    lora: LoraSpec = Field(default_factory=lambda: LoraSpec())
+    cutoff_len: int = Field(default=1024, ge=8, description="tokens kept of each conversation")
+    epochs: float = Field(default=3.0, gt=0, description="times through the data, at most")
+    max_steps: int | None = Field(default=None, ge=1, description="optimiser steps, at most")
+    time_budget_s: float | None = Field(
+        default=None, gt=0, description="seconds for the whole run, evals and checkpoints included"
+    )
+    batch_tokens: int = Field(default=1024, ge=1, description="tokens for each optimiser step")
+    pack_tokens: int = Field(
+        default=2048, ge=1, description="tokens computed at once; smaller needs less memory"
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="after the warm-up"
+    )
+    warmup_ratio: float = Field(
+        default=0.05, ge=0, lt=1, description="part of the steps that warms up"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay")
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, description="longer gradients are scaled down to it"
+    )
+    eval_every: int = Field(
+        default=0, ge=0, description="steps between evals; 0: four evals in the run"
+    )
+    save_every_s: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
+    save_every_steps: int | None = Field(
+        default=None, ge=1, description="steps between checkpoints"
+    )
+    seed: int = Field(default=0, ge=0, description="of the data order, the adapter and dropout")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: all cores")
+    dtype: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto", description="of the frozen base; auto: bf16 where the hardware has it"
+    )
+    label: str = Field(default="", description="a name for people")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A recipe whose every value is known, with its origin (keys are dotted: `lora.rank`)."""
+
+    spec: TrainSpec
+    origins: dict[str, Origin]
+    path: Path | None = None
+
+    @property
+    def run_name(self) -> str:
+        """A folder name for the run; equal recipes and overrides share it, so they resume."""
+        stem = self.spec.label or (self.path.stem if self.path else "run")
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "run"
+        return f"{readable}-{sha256_json(self.spec.model_dump(exclude={'label'}))[:8]}"
+
+    def settings(self) -> dict[str, Setting]:
+        """Every key with its value and origin, for a manifest."""
+        return {
+            key: Setting(value, self.origins.get(key, "default"))
+            for key, value in flatten(self.spec.model_dump()).items()
+        }
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones: `{"lora": {"rank": 8}}` -> `{"lora.rank": 8}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def known_keys() -> list[str]:
+    """Every key a recipe may have, dotted."""
+    lora = [f"lora.{name}" for name in LoraSpec.model_fields]
+    return [name for name in TrainSpec.model_fields if name != "lora"] + lora
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Resolved:
+    """Read a recipe, apply `key=value` overrides, and check every value.
+
+    `model`, `data` and `eval_data` become absolute paths: relative ones are looked for beside the
+    recipe, then (and for overrides only) in the working directory; `model` may also be the name of
+    a pulled base.
+
+    Raises:
+        NotFoundError: the recipe, the model or the data does not exist.
+        InputError: the file is not YAML.
+        UsageError: an unknown key, or a value of the wrong type or out of range.
+    """
+    raw, lines = _read(path)
+    _require_known(raw, str(path))
+    file_keys = flatten(raw)
+    flags = _parse_overrides(overrides)
+    values = {**file_keys, **flags}
+    spec = _validate(values, flags, path, lines)
+    origins: dict[str, Origin] = {
+        key: "flag" if key in flags else "file" if key in file_keys else "default"
+        for key in flatten(spec.model_dump())
+    }
+    places = [Path.cwd()] if path.parent == Path() else [path.resolve().parent, Path.cwd()]
+    found: dict[str, Any] = {}
+    for key in ("model", "data", "eval_data"):
+        value = getattr(spec, key)
+        if value is not None:
+            search = [Path.cwd()] if origins[key] == "flag" else places
+            found[key] = str(_locate(key, value, search))
+    return Resolved(spec.model_copy(update=found), origins, path)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    if not path.is_file():
+        raise NotFoundError(
+            "recipe.not_found",
+            tr("the recipe {path} does not exist", path=str(path)),
+            tr("see the examples in `examples/recipes/`"),
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
+        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            "recipe.not_yaml",
+            tr("{path} is not YAML: {reason}", path=str(path), reason=str(error)),
+        ) from error
+    if raw is None:
+        return {}, lines
+    if not isinstance(raw, dict):
+        raise InputError(
+            "recipe.not_a_mapping", tr("{path} must hold `key: value` lines", path=str(path))
+        )
+    return {str(key): value for key, value in raw.items()}, lines
+
+
+def _lines(node: yaml.Node | None, prefix: str = "") -> dict[str, int]:
+    lines: dict[str, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            lines[name] = key.start_mark.line + 1
+            lines.update(_lines(value, f"{name}."))
+    return lines
+
+
+def _require_known(raw: Mapping[str, Any], where: str) -> None:
+    for key, value in raw.items():
+        if key not in TrainSpec.model_fields:
+            raise unknown_key(key, TrainSpec.model_fields, where)
+        if key == "lora" and isinstance(value, Mapping):
+            for inner in value:
+                if inner not in LoraSpec.model_fields:
+                    raise unknown_key(f"lora.{inner}", known_keys(), where)
+
+
+def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    flags: dict[str, Any] = {}
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise UsageError(
+                "recipe.override",
+                tr("`{item}` is not of the form key=value", item=item),
+                tr("for example `learning_rate=0.001` or `lora.rank=8`"),
+            )
+        if key not in known_keys():
+            raise unknown_key(key, known_keys(), tr("the command line").en)
+        try:
+            flags[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            flags[key] = text
+        if key in ("model", "data", "eval_data", "label") and flags[key] is not None:
+            flags[key] = text
+    return flags
+
+
+def _validate(
+    values: Mapping[str, Any], flags: Mapping[str, Any], path: Path, lines: Mapping[str, int]
+) -> TrainSpec:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        head, _, tail = key.partition(".")
+        if tail:
+            nested.setdefault(head, {})[tail] = value
+        else:
+            nested[head] = value
+    try:
+        return TrainSpec.model_validate(nested)
+    except ValidationError as error:
+        first = error.errors()[0]
+        parts = [str(part) for part in first["loc"]]
+        key = ".".join(parts[: 2 if parts[0] == "lora" else 1])
+        if key in flags:
+            where = tr("the command line").en
+        elif key in lines:
+            where = f"{path}:{lines[key]}"
+        else:
+            where = str(path)
+        code = "recipe.missing_key" if first["type"] == "missing" else "recipe.bad_value"
+        raise UsageError(
+            code,
+            tr("{where}: `{key}`: {reason}", where=where, key=key, reason=first["msg"]),
+        ) from error
+
+
+def _locate(key: str, value: str, places: Sequence[Path]) -> Path:
+    given = Path(value).expanduser()
+    candidates = [given] if given.is_absolute() else [place / given for place in places]
+    if key == "model" and not given.is_absolute() and len(given.parts) == 1:
+        candidates.append(Home.current().bases / value)
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate.resolve()
+    hint = (
+        tr("get a base model with `slipway pull starter`")
+        if key == "model"
+        else tr("give the dataset's folder, for example `data=examples/support-en`")
+    )
+    raise NotFoundError(
+        "recipe.path_not_found",
+        tr(
+            "`{key}: {value}` does not exist (looked for {places})",
+            key=key,
+            value=value,
+            places=", ".join(str(candidate) for candidate in candidates),
+        ),
+        hint,
+    )

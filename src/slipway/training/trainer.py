@@ -1,0 +1,275 @@
+"""The training loop: a model, its optimiser, and the steps of a plan."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from slipway.core.errors import ProofError
+from slipway.core.events import EventLog
+from slipway.core.i18n import tr
+from slipway.datasets import Encoded
+from slipway.training import checkpoint
+from slipway.training.batch import batches, losses
+from slipway.training.checkpoint import Progress
+from slipway.training.evaluate import rows_loss
+from slipway.training.plan import Costs, learning_rate, make_plan, step_rows, steps_in_epochs
+from slipway.training.spec import TrainSpec
+
+_PROBE_STEPS = 3
+_FINISH_S = 3.0  # manifest, adapter files, loss curve
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One optimiser step: mean loss over its labels, gradient norm before clipping, tokens."""
+
+    loss: float
+    grad_norm: float
+    tokens: int
+
+
+class Trainer:
+    """Runs the steps of one training run; owns the model, the optimiser and the progress.
+
+    Args:
+        stop: called often; raises KeyboardInterrupt when the user wants to stop.
+    """
+
+    def __init__(
+        self,
+        spec: TrainSpec,
+        model: Any,
+        rows: Sequence[Encoded],
+        heldout: Sequence[Encoded],
+        *,
+        run_dir: Path,
+        events: EventLog,
+        stop: Callable[[], None],
+    ) -> None:
+        self.spec, self.model, self.rows, self.heldout = spec, model, rows, heldout
+        self.run_dir, self.events, self.stop = run_dir, events, stop
+        self.device = next(model.parameters()).device
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+        )
+        self.lengths = [len(row.input_ids) for row in rows]
+        self.memory = 0
+
+    def rows_from(self, step: int) -> Iterator[tuple[int, list[int]]]:
+        """(epoch, row numbers) of each step after `step`."""
+        return islice(step_rows(self.lengths, self.spec.batch_tokens, self.spec.seed), step, None)
+
+    def gradients(self, numbers: Sequence[int]) -> tuple[float, int]:
+        """Forward and backward over the rows of one step; returns (mean loss, tokens).
+
+        The loss is the sum over all labels of the step divided by their number, however the rows
+        fall into packs.
+        """
+        packs = batches([self.rows[i] for i in numbers], self.spec.pack_tokens, self.device)
+        labels = sum(len(batch.targets) for _, batch in packs)
+        total = torch.zeros((), device=self.device)
+        for _, batch in packs:
+            self.stop()
+            loss = losses(self.model, batch, 1.0 / labels).sum()
+            loss.backward()
+            total += loss.detach()
+        return float(total), sum(batch.tokens for _, batch in packs)
+
+    def step(self, numbers: Sequence[int], rate: float) -> StepResult:
+        """One optimiser step.
+
+        Raises:
+            ProofError: the loss or the gradient is not a finite number; nothing was changed.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, tokens = self.gradients(numbers)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.max_grad_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise ProofError(
+                "train.not_finite",
+                tr("the loss became {loss} (gradient norm {norm})", loss=loss, norm=norm),
+                tr(
+                    "train anew with a lower rate, for example `slipway train ... "
+                    "learning_rate={rate:g}` and a new --run-dir",
+                    rate=self.spec.learning_rate / 4,
+                ),
+            )
+        self.optimizer.step()
+        return StepResult(loss, norm, tokens)
+
+    def measure(self) -> tuple[float, float]:
+        """(seconds, tokens per second) of a step, without changing anything; first step excluded.
+
+        The rows are those of the first steps, so that the lengths are the data's own.
+        """
+        state = torch.get_rng_state()
+        seconds, tokens = 0.0, 0
+        for index, (_, numbers) in enumerate(islice(self.rows_from(0), _PROBE_STEPS + 1)):
+            start = time.perf_counter()
+            _, count = self.gradients(numbers)
+            self.optimizer.zero_grad(set_to_none=True)
+            if index:
+                seconds += time.perf_counter() - start
+                tokens += count
+        torch.set_rng_state(state)
+        return seconds / _PROBE_STEPS, tokens / seconds
+
+    def evaluate(self, step: int) -> float | None:
+        """Eval loss on the held-out rows, told as an event; None without such rows."""
+        if not self.heldout:
+            return None
+        start = time.perf_counter()
+        result = rows_loss(self.model, self.heldout, on_pack=self.stop)
+        self.events.emit(
+            "metric",
+            kind="eval",
+            step=step,
+            loss=round(result.loss, 6),
+            perplexity=round(result.perplexity, 4),
+            rows=result.rows,
+            label_tokens=result.label_tokens,
+            seconds=round(time.perf_counter() - start, 3),
+        )
+        return result.loss
+
+    def prepare(self, identity: dict[str, str], started: float) -> Progress:
+        """Base eval, measurement and plan: the state before the first step.
+
+        Args:
+            started: `time.perf_counter()` at the start of the run; the budget counts from there.
+        """
+        spec = self.spec
+        start = time.perf_counter()
+        base_loss = self.evaluate(0)
+        eval_s = time.perf_counter() - start
+        by_epochs = steps_in_epochs(self.lengths, spec.batch_tokens, spec.seed, spec.epochs)
+        plan = make_plan(by_epochs, max_steps=spec.max_steps, eval_every=spec.eval_every)
+        progress = Progress(0, plan, identity, base_eval_loss=base_loss, eval_loss=base_loss)
+        if spec.time_budget_s is not None:
+            step_s, speed = self.measure()
+            start = time.perf_counter()
+            checkpoint.save(self.run_dir, progress, self.model, self.optimizer)
+            checkpoint.remove_all(self.run_dir)
+            costs = Costs(step_s, eval_s, time.perf_counter() - start, _FINISH_S)
+            left = spec.time_budget_s - (time.perf_counter() - started)
+            plan = make_plan(
+                by_epochs,
+                max_steps=spec.max_steps,
+                eval_every=spec.eval_every,
+                seconds_left=left,
+                costs=costs,
+                save_every_s=spec.save_every_s,
+                tokens_per_s=round(speed, 1),
+            )
+        self.events.emit(
+            "log",
+            message=(
+                f"plan: {plan.total_steps} steps (limited by {plan.reason}), "
+                f"eval every {plan.eval_every}"
+                + (f", {plan.tokens_per_s:.0f} tokens/s measured" if plan.tokens_per_s else "")
+            ),
+            total_steps=plan.total_steps,
+            eval_every=plan.eval_every,
+            reason=plan.reason,
+            tokens_per_s=plan.tokens_per_s,
+            time_budget_s=spec.time_budget_s,
+        )
+        progress = replace(progress, plan=plan, seconds=time.perf_counter() - started)
+        checkpoint.save(self.run_dir, progress, self.model, self.optimizer)
+        return progress
+
+    def run(self, progress: Progress) -> Progress:
+        """Every step from `progress` to the end of its plan, with evals and checkpoints.
+
+        An interrupt between steps saves a checkpoint first; one within a step leaves the weights
+        as they were before that step, and saves those.
+        """
+        begun = time.perf_counter() - progress.seconds
+        saved_at, saved_step = time.monotonic(), progress.step
+        self.model.train()
+        gc.collect()
+        rows = self.rows_from(progress.step)
+        try:
+            while progress.step < progress.plan.total_steps:
+                epoch, numbers = next(rows)
+                start = time.perf_counter()
+                step = progress.step + 1
+                rate = learning_rate(
+                    step,
+                    progress.plan.total_steps,
+                    peak=self.spec.learning_rate,
+                    warmup_ratio=self.spec.warmup_ratio,
+                    schedule=self.spec.schedule,
+                )
+                result = self.step(numbers, rate)
+                progress = self._advance(progress, result, time.perf_counter() - begun)
+                self._tell(progress, result, epoch, rate, time.perf_counter() - start)
+                if step % progress.plan.eval_every == 0 or step == progress.plan.total_steps:
+                    progress = replace(progress, eval_loss=self.evaluate(step))
+                if self._is_due(step, saved_at) or step == progress.plan.total_steps:
+                    self._save(progress, begun)
+                    saved_at, saved_step = time.monotonic(), step
+        except KeyboardInterrupt:
+            if progress.step != saved_step:
+                self._save(progress, begun)
+            raise
+        return replace(progress, seconds=time.perf_counter() - begun)
+
+    def _is_due(self, step: int, saved_at: float) -> bool:
+        every = self.spec.save_every_steps
+        by_steps = every is not None and step % every == 0
+        return by_steps or time.monotonic() - saved_at >= self.spec.save_every_s
+
+    def _save(self, progress: Progress, begun: float) -> None:
+        progress = replace(progress, seconds=time.perf_counter() - begun)
+        folder = checkpoint.save(self.run_dir, progress, self.model, self.optimizer)
+        self.events.emit("artefact", kind="checkpoint", step=progress.step, path=str(folder))
+
+    def _advance(self, progress: Progress, result: StepResult, seconds: float) -> Progress:
+        if self.device.type == "cuda":
+            self.memory = torch.cuda.memory_allocated(self.device)
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self.memory = psutil.Process().memory_info().rss
+            peak = self.memory
+        smooth = progress.train_loss
+        return replace(
+            progress,
+            step=progress.step + 1,
+            tokens=progress.tokens + result.tokens,
+            train_loss=result.loss if smooth is None else 0.9 * smooth + 0.1 * result.loss,
+            peak_memory_bytes=max(progress.peak_memory_bytes, peak),
+            seconds=seconds,
+        )
+
+    def _tell(
+        self, progress: Progress, result: StepResult, epoch: int, rate: float, step_s: float
+    ) -> None:
+        left = progress.plan.total_steps - progress.step
+        self.events.emit(
+            "metric",
+            kind="train",
+            step=progress.step,
+            total_steps=progress.plan.total_steps,
+            epoch=epoch,
+            loss=round(result.loss, 6),
+            lr=rate,
+            grad_norm=round(result.grad_norm, 5),
+            tokens=progress.tokens,
+            tokens_per_s=round(result.tokens / step_s, 1),
+            eta_s=round(left * progress.seconds / max(1, progress.step), 1),
+            memory_bytes=self.memory,
+        )
