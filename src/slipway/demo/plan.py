@@ -14,6 +14,7 @@ from slipway.core.paths import Home
 from slipway.demo import build_stages, serve_stages
 from slipway.demo.context import DemoContext, Outputs, Results, intact
 from slipway.demo.options import DemoOptions, default_data
+from slipway.demo.talk import talk
 from slipway.jobs.pipeline import Observer, Pipeline, Stage, StageRecord
 
 StageWork = Callable[[DemoContext, Results], Outputs]
@@ -21,18 +22,25 @@ StageWork = Callable[[DemoContext, Results], Outputs]
 
 def build_pipeline(context: DemoContext, observer: Observer | None = None) -> Pipeline:
     """The thirteen stages of the path as a resumable pipeline."""
-    options = context.options
+    stages = [*_building(context), *_serving(context)]
+    return Pipeline(context.folder, stages, events=context.events, observer=observer)
 
-    def stage(
-        name: str,
-        title: Text,
-        work: StageWork,
-        inputs: Callable[[Results], Any],
-        **more: Any,
-    ) -> Stage:
-        return Stage(name, title, inputs, partial(work, context), **{"intact": intact, **more})
 
-    stages = [
+def _stage(
+    context: DemoContext,
+    name: str,
+    title: Text,
+    work: StageWork,
+    inputs: Callable[[Results], Any],
+    **more: Any,
+) -> Stage:
+    return Stage(name, title, inputs, partial(work, context), **{"intact": intact, **more})
+
+
+def _building(context: DemoContext) -> list[Stage]:
+    """From the base model to measured quants."""
+    stage, options = partial(_stage, context), context.options
+    return [
         stage(
             "machine", tr("look at this machine"), build_stages.look_at_machine, lambda r: 0,
             always=True,
@@ -69,6 +77,13 @@ def build_pipeline(context: DemoContext, observer: Observer | None = None) -> Pi
             "eval", tr("measure base, tuned and quants"), build_stages.evaluate,
             lambda r: [r["quantise"], r["data"]["dataset_digest"], options.eval_rows],
         ),
+    ]  # fmt: skip
+
+
+def _serving(context: DemoContext) -> list[Stage]:
+    """From quants to a conversation through the gateway."""
+    stage = partial(_stage, context)
+    return [
         stage(
             "create", tr("create name:tag in the model store"), serve_stages.create,
             lambda r: [r["quantise"], r["convert"]], intact=partial(serve_stages.created, context),
@@ -79,11 +94,10 @@ def build_pipeline(context: DemoContext, observer: Observer | None = None) -> Pi
             always=True,
         ),
         stage(
-            "chat", tr("talk through the gateway"), serve_stages.talk,
+            "chat", tr("talk through the gateway"), talk,
             lambda r: [r["create"], r["gateway"]["model"]],
         ),
     ]  # fmt: skip
-    return Pipeline(context.folder, stages, events=context.events, observer=observer)
 
 
 def _dataset_state(folder: Path) -> Any:

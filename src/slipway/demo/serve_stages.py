@@ -20,8 +20,6 @@ USER, TOKEN, CHANNEL = "demo", "demo", "local"
 EMBED_NAME = "all-minilm"
 # Invented prices per million tokens, so that the report shows how costs are counted.
 PRICE_IN, PRICE_OUT = "0.10", "0.40"
-MAX_ANSWER_TOKENS = 160
-QUESTIONS = 3
 
 
 def create(context: DemoContext, results: Results) -> Outputs:

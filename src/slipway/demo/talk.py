@@ -1,0 +1,107 @@
+"""The demo's own conversation with its model, through the gateway, with the books beside it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from slipway.core.errors import ProofError
+from slipway.core.i18n import tr
+from slipway.demo.context import DemoContext, Outputs, Results
+
+QUESTIONS = 3
+MAX_ANSWER_TOKENS = 160
+BOOKING_TIMEOUT_S = 10.0
+
+
+def talk(context: DemoContext, results: Results) -> Outputs:
+    """Ask held-out questions and embed a sentence with the demo's key.
+
+    The usage that the gateway booked for each request is read from its ledger and must equal what
+    the engine reported to the client.
+
+    Raises:
+        ProofError: the books differ from what the engine counted.
+    """
+    from slipway.client import GatewayClient, load_profile
+
+    profile = load_profile(context.home)
+    assert profile is not None, "the gateway stage writes the profile"
+    model = results["create"]["chat_model"]
+    requests: list[dict[str, Any]] = []
+    with GatewayClient(profile.url, profile.key) as client:
+        for question, messages in _questions(context, results["create"]["system"]):
+            stream = client.chat(model, messages, max_tokens=MAX_ANSWER_TOKENS)
+            answer = "".join(stream)
+            row = _booked(context, stream.request_id)
+            usage = stream.usage
+            counted = (usage.prompt_tokens, usage.completion_tokens) if usage else None
+            if counted != (row["prompt_tokens"], row["completion_tokens"]):
+                raise ProofError(
+                    "gateway.books_differ",
+                    tr(
+                        "request {id}: the engine counted {engine}, the gateway booked {booked}",
+                        id=stream.request_id,
+                        engine=counted,
+                        booked=(row["prompt_tokens"], row["completion_tokens"]),
+                    ),
+                )
+            requests.append({**_line(row), "question": question, "answer": answer})
+            context.say(tr("asked: {question}", question=question))
+            context.say(tr("answer: {answer}", answer=answer.strip()))
+        embed = next((n for n in results["create"]["names"] if n.startswith("all-minilm")), None)
+        if embed:
+            vectors = client.embeddings(embed, [requests[0]["question"]])
+            row = _booked(context, None, endpoint="embeddings")
+            requests.append({**_line(row), "dimensions": len(vectors[0]), "question": ""})
+    sums = ("prompt_tokens", "completion_tokens", "cost_micro")
+    return {
+        "gateway": {
+            **{name: sum(request[name] for request in requests) for name in sums},
+            "channel": requests[0]["channel"],
+            "model": model,
+            "requests": requests,
+        }
+    }
+
+
+def _questions(context: DemoContext, system: str) -> list[tuple[str, list[Any]]]:
+    """The first single-turn questions of the held-out split, one a topic."""
+    from slipway.datasets import load_dataset
+
+    found: dict[str, tuple[str, list[Any]]] = {}
+    for sample in load_dataset(context.data, "heldout"):
+        turns = [m for m in sample.messages if m.role != "system"]
+        if len(turns) == 2 and sample.topic not in found:
+            messages = [{"role": "user", "content": turns[0].content}]
+            if system:
+                messages.insert(0, {"role": "system", "content": system})
+            found[sample.topic] = (turns[0].content, messages)
+        if len(found) == QUESTIONS:
+            break
+    return list(found.values())
+
+
+def _booked(context: DemoContext, request_id: str | None, endpoint: str = "") -> dict[str, Any]:
+    """The gateway's record of a request; it is written just after the answer's last byte."""
+    from slipway.gateway import list_requests, open_store
+
+    store = open_store(context.home.gateway_db)
+    deadline = time.monotonic() + BOOKING_TIMEOUT_S
+    while True:
+        for row in list_requests(store, limit=20):
+            if row["request_id"] == request_id or (
+                request_id is None and row["endpoint"].endswith(endpoint)
+            ):
+                return row
+        if time.monotonic() > deadline:
+            raise ProofError(
+                "gateway.not_booked",
+                tr("the gateway has no record of request {id}", id=request_id or endpoint),
+            )
+        time.sleep(0.05)
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    names = ("endpoint", "model", "channel", "prompt_tokens", "completion_tokens", "cost_micro")
+    return {"id": row["request_id"], **{name: row[name] for name in names}}
