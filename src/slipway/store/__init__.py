@@ -5,6 +5,7 @@ Light to import: no engine, no torch, no network.
 
 from slipway.store.catalogue import list_models, remove_model, resolve_model, verify_model
 from slipway.store.create import create_model
+from slipway.store.describe import describe_model
 from slipway.store.gguf import GgufHeader, read_gguf
 from slipway.store.manifests import ModelManifest
 from slipway.store.modelfile import Modelfile, parse_modelfile, read_modelfile
@@ -17,6 +18,7 @@ __all__ = [
     "ModelName",
     "Modelfile",
     "create_model",
+    "describe_model",
     "list_models",
     "parse_modelfile",
     "read_gguf",

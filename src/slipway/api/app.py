@@ -1,0 +1,124 @@
+"""The model daemon as an ASGI application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from slipway.api import embeddings, ollama, ollama_models, openai, openai_models
+from slipway.api.daemon import Daemon
+from slipway.api.errors import CLIENT_CLOSED, body_for, status_of
+from slipway.api.front import Front
+from slipway.api.metrics import CONTENT_TYPE
+from slipway.api.ollama import json_response
+from slipway.api.streaming import ClientGoneError
+from slipway.core.errors import NotFoundError, SlipwayError, UsageError
+from slipway.core.i18n import tr
+from slipway.core.paths import Home
+from slipway.engine.providers import Provider
+from slipway.engine.settings import EngineSettings
+
+logger = logging.getLogger("slipway.api")
+
+
+def build_app(
+    home: Home,
+    settings: EngineSettings | None = None,
+    *,
+    provider: Provider | None = None,
+    loopback: bool = True,
+) -> Starlette:
+    """The daemon for one home; its workers live from lifespan start-up to shutdown.
+
+    Args:
+        provider: the worker program; None finds one as the settings say.
+        loopback: it listens on a loopback address, so only names of this machine may be used.
+    """
+    daemon = Daemon(home, settings or EngineSettings.from_env(), provider)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await daemon.start()
+        try:
+            yield
+        finally:
+            await daemon.close()
+
+    app = Starlette(
+        routes=_routes(),
+        lifespan=lifespan,
+        middleware=[Middleware(Front, daemon=daemon, loopback=loopback)],
+        exception_handlers={
+            SlipwayError: _on_error,
+            HTTPException: _on_http_error,
+            ClientGoneError: _on_gone,
+            Exception: _on_bug,
+        },
+    )
+    app.state.daemon = daemon
+    return app
+
+
+def _routes() -> list[Route]:
+    return [
+        Route("/", ollama_models.root),
+        Route("/api/version", ollama_models.version),
+        Route("/api/tags", ollama_models.tags),
+        Route("/api/ps", ollama_models.ps),
+        Route("/api/show", ollama_models.show, methods=["POST"]),
+        Route("/api/delete", ollama_models.delete, methods=["DELETE"]),
+        Route("/api/chat", ollama.chat, methods=["POST"]),
+        Route("/api/generate", ollama.generate, methods=["POST"]),
+        Route("/api/embed", embeddings.embed, methods=["POST"]),
+        Route("/api/embeddings", embeddings.legacy_embeddings, methods=["POST"]),
+        Route("/v1/chat/completions", openai.chat_completions, methods=["POST"]),
+        Route("/v1/completions", openai.completions, methods=["POST"]),
+        Route("/v1/embeddings", embeddings.openai_embeddings, methods=["POST"]),
+        Route("/v1/models", openai_models.models),
+        Route("/v1/models/{model:path}", openai_models.model),
+        Route("/metrics", _metrics),
+    ]
+
+
+async def _metrics(request: Request) -> Response:
+    daemon: Daemon = request.app.state.daemon
+    return Response(daemon.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SlipwayError)
+    return json_response(body_for(request.url.path, error), status_of(error))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    problem: SlipwayError
+    if error.status_code == 405:
+        problem = UsageError(
+            "request.method", tr("{path} does not take {method}", path=path, method=request.method)
+        )
+    else:
+        problem = NotFoundError("request.not_found", tr("there is nothing at {path}", path=path))
+    problem.http_status = error.status_code
+    response = json_response(body_for(path, problem), error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED)
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    logger.error("bug in %s %s", request.method, request.url.path, exc_info=error)
+    bug = SlipwayError("internal", tr("internal error; the daemon's log has the details"))
+    return json_response(body_for(request.url.path, bug), 500)

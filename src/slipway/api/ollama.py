@@ -1,0 +1,223 @@
+"""Ollama's generating routes: /api/chat and /api/generate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from slipway.api.daemon import Daemon, Job, ToolCalls, gather, require_capability
+from slipway.api.errors import ollama_error
+from slipway.api.prompts import (
+    from_ollama,
+    response_format,
+    thinking_options,
+    to_ollama,
+    with_model_messages,
+)
+from slipway.api.schemas import ChatBody, GenerateBody, read_body
+from slipway.api.streaming import StreamedResponse, until_gone
+from slipway.core.errors import SlipwayError, UsageError
+from slipway.core.i18n import tr
+from slipway.engine.client import Event, Finish
+from slipway.store.describe import timestamp
+
+NDJSON = "application/x-ndjson"
+
+# text, thinking, whole tool calls -> the fields that carry them
+Piece = Callable[[str, str, list[dict[str, Any]]], dict[str, Any]]
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """A JSON answer as Ollama sends it."""
+    return Response(orjson.dumps(value), status, media_type="application/json; charset=utf-8")
+
+
+async def chat(request: Request) -> Response:
+    """POST /api/chat."""
+    begun = time.monotonic_ns()
+    daemon: Daemon = request.app.state.daemon
+    body = await read_body(request, ChatBody)
+    model = await daemon.resolve(body.model)
+    request.state.model = model.name.display
+    job = daemon.prepare(model, body.options or {}, body.keep_alive, "generate")
+    if not body.messages:
+        return await _load_only(request, job, body.model, chat=True)
+    require_capability(model, "completion", "chat")
+    if body.tools:
+        require_capability(model, "tools")
+    messages = [from_ollama(message) for message in body.messages]
+    payload = {"messages": with_model_messages(model, messages), **_common(body, job)}
+    if body.tools:
+        payload["tools"] = body.tools
+    if schema := response_format(body.format):
+        payload["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
+    return await _answer(request, body, job, job.chat(payload), _chat_piece, begun)
+
+
+async def generate(request: Request) -> Response:
+    """POST /api/generate."""
+    begun = time.monotonic_ns()
+    daemon: Daemon = request.app.state.daemon
+    body = await read_body(request, GenerateBody)
+    model = await daemon.resolve(body.model)
+    request.state.model = model.name.display
+    job = daemon.prepare(model, body.options or {}, body.keep_alive, "generate")
+    _check_generate(body)
+    if not body.prompt:
+        return await _load_only(request, job, body.model, chat=False)
+    require_capability(model, "completion", "generate")
+    schema = response_format(body.format)
+    if body.raw:
+        payload: dict[str, Any] = {"prompt": body.prompt}
+        if schema:
+            payload["json_schema"] = schema
+        events = job.complete(payload)
+    else:
+        turn = [{"role": "user", "content": body.prompt}]
+        payload = {"messages": with_model_messages(model, turn, body.system), **_common(body, job)}
+        if schema:
+            payload["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
+        events = job.chat(payload)
+    return await _answer(request, body, job, events, _generate_piece, begun)
+
+
+def _check_generate(body: GenerateBody) -> None:
+    if body.raw and (body.template or body.system or body.context):
+        raise UsageError(
+            "request.raw", tr("raw mode does not support template, system, or context")
+        )
+    for name, value in (
+        ("suffix", body.suffix),
+        ("images", body.images),
+        ("template", body.template),
+        ("context", body.context),
+    ):
+        if value:
+            raise UsageError(
+                "request.unsupported",
+                tr("`{name}` is not supported", name=name),
+                tr("send the conversation as messages to `/api/chat`"),
+            )
+
+
+def _common(body: ChatBody | GenerateBody, job: Job) -> dict[str, Any]:
+    """Fields of the worker's payload that both routes share."""
+    if body.think:
+        require_capability(job.model, "thinking")
+    payload = thinking_options(body.think)
+    if body.logprobs:
+        payload |= {"logprobs": True, "top_logprobs": body.top_logprobs}
+    return payload
+
+
+async def _load_only(request: Request, job: Job, name: str, *, chat: bool) -> Response:
+    """An empty request loads the model, or with keep_alive 0 unloads it."""
+    begun = time.monotonic_ns()
+    if job.keep_alive_s == 0:
+        job.daemon.residency.unload(job.spec.gguf)
+        reason = "unload"
+    else:
+        require_capability(job.model, "completion", "chat" if chat else "generate")
+        await until_gone(request, job.load())
+        reason = "load"
+    empty = _chat_piece("", "", []) if chat else _generate_piece("", "", [])
+    total = time.monotonic_ns() - begun
+    line = {**_head(name), **empty, "done": True, "done_reason": reason, "total_duration": total}
+    return json_response(line | ({"load_duration": total} if reason == "load" else {}))
+
+
+async def _answer(
+    request: Request,
+    body: ChatBody | GenerateBody,
+    job: Job,
+    events: AsyncGenerator[Event, None],
+    piece: Piece,
+    begun: int,
+) -> Response:
+    if not body.stream:
+        answer = await until_gone(request, gather(events))
+        line = {
+            **_head(body.model),
+            **piece(answer.text, answer.thinking, to_ollama(answer.tool_calls)),
+            **_tail(answer.finish, job, begun),
+        }
+        if answer.logprobs:
+            line["logprobs"] = answer.logprobs
+        return json_response(line)
+    # Errors before the first piece still have a status of their own.
+    first = await until_gone(request, anext(events))
+    return StreamedResponse(_lines(first, events, body.model, job, piece, begun), NDJSON)
+
+
+async def _lines(
+    first: Event,
+    events: AsyncGenerator[Event, None],
+    name: str,
+    job: Job,
+    piece: Piece,
+    begun: int,
+) -> AsyncGenerator[bytes, None]:
+    calls = ToolCalls()
+    async with aclosing(events):
+        try:
+            yield _line(first, name, job, piece, begun, calls)
+            async for event in events:
+                yield _line(event, name, job, piece, begun, calls)
+        except SlipwayError as error:
+            yield orjson.dumps(ollama_error(error)) + b"\n"
+
+
+def _line(event: Event, name: str, job: Job, piece: Piece, begun: int, calls: ToolCalls) -> bytes:
+    if isinstance(event, Finish):
+        line = {
+            **_head(name),
+            **piece("", "", to_ollama(calls.whole)),
+            **_tail(event, job, begun),
+        }
+    else:
+        calls.add(event)
+        line = {**_head(name), **piece(event.text, event.thinking, []), "done": False}
+        if event.logprobs:
+            line["logprobs"] = event.logprobs
+    return orjson.dumps(line) + b"\n"
+
+
+def _head(name: str) -> dict[str, Any]:
+    return {"model": name, "created_at": timestamp(datetime.now(UTC))}
+
+
+def _tail(finish: Finish, job: Job, begun: int) -> dict[str, Any]:
+    """The last line's fields; durations are nanoseconds."""
+    return {
+        "done": True,
+        "done_reason": "length" if finish.reason == "length" else "stop",
+        "total_duration": time.monotonic_ns() - begun,
+        "load_duration": int(job.load_s * 1e9),
+        "prompt_eval_count": finish.prompt_tokens,
+        "prompt_eval_duration": int(finish.prompt_s * 1e9),
+        "eval_count": finish.completion_tokens,
+        "eval_duration": int(finish.completion_s * 1e9),
+    }
+
+
+def _chat_piece(text: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if thinking:
+        message["thinking"] = thinking
+    if calls:
+        message["tool_calls"] = calls
+    return {"message": message}
+
+
+def _generate_piece(text: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {"response": text}
+    if thinking:
+        fields["thinking"] = thinking
+    return fields

@@ -1,0 +1,35 @@
+"""`slipway create`: a name:tag from a Modelfile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from slipway.core.i18n import tr
+
+
+@click.command(help=str(tr("Create NAME (such as `shop:q4`) in the model store from a Modelfile.")))
+@click.argument("name")
+@click.option(
+    "-f",
+    "--file",
+    "modelfile",
+    type=click.Path(path_type=Path),
+    default=Path("Modelfile"),
+    show_default=True,
+    help=str(tr("The Modelfile.")),
+)
+@click.option("--json", "as_json", is_flag=True, help=str(tr("Print the result as JSON.")))
+def create(name: str, modelfile: Path, as_json: bool) -> None:
+    from slipway.cli.output import note, print_json, size
+    from slipway.core.paths import Home
+    from slipway.store import create_model, read_modelfile
+
+    for warning in read_modelfile(modelfile).warnings:
+        note(warning)
+    model = create_model(name, modelfile, home=Home.current())
+    if as_json:
+        print_json({"name": model.name.display, "digest": model.digest, "size": model.size})
+        return
+    print(tr("created {name} ({size})", name=model.name.display, size=size(model.size)))
