@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from slipway.demo.report.charts import smooth
+from slipway.demo.report.content import _thin
+from slipway.demo.report.write import WORDS, number
+
+
+def test_report_has_the_same_words_in_both_languages() -> None:
+    assert set(WORDS["en"]) == set(WORDS["zh"])
+    assert all(WORDS["zh"].values())
+
+
+def test_long_curves_are_thinned_and_keep_both_ends() -> None:
+    points = [[float(i), 1.0 / (i + 1)] for i in range(5000)]
+    thin = _thin(points)
+    assert len(thin) == 400 and thin[0] == points[0] and thin[-1] == points[-1]
+    assert _thin(points[:10]) == points[:10]
+
+
+def test_smoothing_does_not_lag_at_the_start() -> None:
+    assert smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+
+
+def test_missing_numbers_are_shown_as_a_dash() -> None:
+    assert number(None) == "–" and number(1.23456) == "1.235" and number(7) == "7"
