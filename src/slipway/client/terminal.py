@@ -111,8 +111,10 @@ class Repl:
             elif name in self._commands:
                 self._commands[name](rest.strip())
             else:
-                close = nearest(name, [*self._commands, "/bye"], limit=1)
-                self._note(tr("no command {name}; {names}", name=name, names=close or "/help"))
+                close = nearest(name, [*self._commands, "/bye"], limit=1) or ["/help"]
+                self._note(
+                    tr("no command {name}; did you mean {other}?", name=name, other=close[0])
+                )
         except KeyboardInterrupt:
             self._note("")
             self._note(tr("stopped; Ctrl-C again leaves"))

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from sqlalchemy import ColumnElement, Connection, Row, Select, insert, select, update
 
 from slipway.core.errors import ConflictError, NotFoundError, UsageError, nearest
-from slipway.core.i18n import tr
+from slipway.core.i18n import Text, tr
 from slipway.gateway.clock import now_ms, to_rfc3339
 from slipway.gateway.problems import ApiError, invalid_key
 from slipway.gateway.store import Store
@@ -80,7 +80,7 @@ class Token:
         return {**asdict(self), **{name: to_rfc3339(getattr(self, name)) for name in times}}
 
 
-def check_name(name: str, what: str) -> str:
+def check_name(name: str, what: Text) -> str:
     """The name itself.
 
     Raises:
@@ -102,7 +102,7 @@ def add_user(store: Store, name: str, role: Role = "user") -> User:
         ConflictError: the name is taken.
         UsageError: bad name or role.
     """
-    check_name(name, "user")
+    check_name(name, tr("user"))
     if role not in get_args(Role):
         raise UsageError(
             "gateway.bad_role",
@@ -149,7 +149,7 @@ def add_token(
         ConflictError: the user has an enabled token of this name.
         UsageError: a limit that is not positive.
     """
-    check_name(name, "token")
+    check_name(name, tr("token"))
     for option, value in (("--budget", budget_micro), ("--rpm", rpm), ("--expires", lifetime_ms)):
         if value is not None and value <= 0:
             raise UsageError(

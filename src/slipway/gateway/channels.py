@@ -63,7 +63,7 @@ def add_channel(store: Store, spec: ChannelSpec, *, replace: bool = False) -> Ch
         UnreachableError, AuthError, ToolError: the upstream was asked for its models and failed.
         ConflictError: the name is taken.
     """
-    check_name(spec.name, "channel")
+    check_name(spec.name, tr("channel"))
     if spec.kind not in get_args(ChannelKind):
         raise UsageError(
             "gateway.bad_kind",

@@ -121,7 +121,7 @@ class FakeUpstream:
         try:
             return await self._answer(request, seen, answer)
         except (asyncio.CancelledError, ConnectionError):
-            seen.left = True
+            seen.left = answer.cut_after is None
             raise
 
     async def _answer(
@@ -146,7 +146,7 @@ class FakeUpstream:
         for _ in pieces:
             await asyncio.sleep(answer.piece_delay_s)
         if answer.cut_after is not None:
-            _abort(request)
+            await _abort(request)
         text = "".join(pieces)
         what: dict[str, Any] = (
             {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
@@ -178,7 +178,7 @@ class FakeUpstream:
             if number == answer.cut_after:
                 await response.write(b'data: {"id": "cut in the mid')
                 await asyncio.sleep(0.02)
-                _abort(request)
+                await _abort(request)
             await asyncio.sleep(answer.piece_delay_s)
             what: dict[str, Any] = {"delta": {"content": piece}} if chat else {"text": piece}
             await event([{"index": 0, **what, "finish_reason": None}])
@@ -254,8 +254,8 @@ def _error(status: int, message: str, code: str) -> web.Response:
     return web.json_response({"error": error}, status=status)
 
 
-def _abort(request: web.Request) -> None:
-    """Break the connection as a killed server would."""
-    if request.transport is not None:
-        request.transport.abort()
-    raise ConnectionResetError("cut by the script")
+async def _abort(request: web.Request) -> None:
+    """Break the connection as a killed server would; the handler is cancelled by that."""
+    assert request.transport is not None
+    request.transport.abort()
+    await asyncio.Event().wait()

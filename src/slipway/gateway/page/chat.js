@@ -92,6 +92,7 @@ function addTurn(role, name, text) {
   turn.className = `turn ${role}`;
   const title = document.createElement("h3");
   title.textContent = name;
+  if (role === "user") title.dataset.text = "you";
   const body = document.createElement("div");
   body.className = "text";
   body.textContent = text;
