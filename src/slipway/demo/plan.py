@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from slipway.core.errors import NotFoundError
 from slipway.core.events import EventLog
 from slipway.core.i18n import Text, tr
 from slipway.core.paths import Home
@@ -136,6 +137,12 @@ def run_demo(
     home = home or Home.current()
     base = options.base or default_base(options.language)
     data = (options.data or default_data(base, options.language)).expanduser().resolve()
+    if not data.exists():
+        raise NotFoundError(
+            "file.not_found",
+            tr("{path} does not exist", path=str(data)),
+            tr("see the form of a dataset with `slipway data check --help`"),
+        )
     key = f"{base.replace('://', '-').replace('/', '-').strip('-')}--{data.name}"
     folder = home.root / "demo" / (key + ("--quick" if options.quick else ""))
     events = EventLog(folder / "events.jsonl", *listeners)
