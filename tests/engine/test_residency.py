@@ -1,0 +1,265 @@
+"""Residency with workers that are plain objects: every transition, no processes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from slipway.core.errors import ToolError
+from slipway.engine.residency import BusyError, Residency, WorkerLostError
+from slipway.engine.settings import EngineSettings
+from slipway.engine.spec import LoadSpec
+
+
+def spec(name: str, num_ctx: int = 4096) -> LoadSpec:
+    return LoadSpec(Path(name), None, "generate", num_ctx, 4)
+
+
+@dataclass
+class FakeWorker:
+    spec: LoadSpec
+    base_url: str = ""
+    key: str = ""
+    running: bool = True
+    answers: bool = True
+
+    def is_running(self) -> bool:
+        return self.running
+
+    async def healthy(self, timeout_s: float) -> bool:
+        return self.running and self.answers
+
+    async def stop(self) -> None:
+        await asyncio.sleep(0.01)
+        self.running = False
+
+    def memory_bytes(self) -> int:
+        return 1
+
+
+@dataclass
+class FakeLauncher:
+    load_s: float = 0.0
+    fail: bool = False
+    workers: list[FakeWorker] = field(default_factory=list)
+
+    async def __call__(self, wanted: LoadSpec) -> FakeWorker:
+        await asyncio.sleep(self.load_s)
+        if self.fail:
+            raise ToolError("engine.load_failed", "no")
+        worker = FakeWorker(wanted)
+        self.workers.append(worker)
+        return worker
+
+    @property
+    def names(self) -> list[str]:
+        return [worker.spec.gguf.name for worker in self.workers]
+
+
+@asynccontextmanager
+async def running(launcher: FakeLauncher, **settings: float) -> AsyncIterator[Residency]:
+    residency = Residency(launcher, EngineSettings(**settings))  # type: ignore[arg-type]
+    await residency.start()
+    try:
+        yield residency
+    finally:
+        await residency.close()
+        assert not any(worker.running for worker in launcher.workers)
+
+
+async def use(residency: Residency, name: str, keep: float | None = None, **kw: int) -> None:
+    async with residency.lease(spec(name, **kw), name, keep):
+        pass
+
+
+async def until(condition: object, seconds: float = 3.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.005)
+
+
+async def test_many_requests_share_one_load() -> None:
+    launcher = FakeLauncher(load_s=0.05)
+    async with running(launcher) as residency:
+        await asyncio.gather(*(use(residency, "a") for _ in range(20)))
+        assert launcher.names == ["a"]
+        assert residency.counters.loads == 1
+
+
+async def test_an_idle_model_goes_when_its_keep_alive_is_over() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        await use(residency, "a", keep=0.05)
+        assert [r.name for r in residency.residents()] == ["a"]
+        await until(lambda: not launcher.workers[0].running)
+        assert residency.residents() == []
+
+
+async def test_keep_alive_zero_unloads_at_once_and_infinity_stays() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        await use(residency, "a", keep=0.0)
+        await use(residency, "b", keep=math.inf)
+        await until(lambda: not launcher.workers[0].running)
+        assert residency.residents()[0].expires_in_s > 86_400 * 365
+        assert launcher.workers[1].running
+
+
+async def test_a_busy_model_outlives_its_keep_alive() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        async with residency.lease(spec("a"), "a", 0.01):
+            await asyncio.sleep(0.1)
+            assert launcher.workers[0].running
+        await until(lambda: not launcher.workers[0].running)
+
+
+async def test_room_is_made_by_the_least_recently_used_idle_model() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher, max_loaded=2) as residency:
+        for name in ("a", "b", "a", "c"):
+            await use(residency, name)
+        assert [w.spec.gguf.name for w in launcher.workers if w.running] == ["a", "c"]
+        assert residency.counters.evictions == 1
+
+
+async def test_a_request_waits_while_every_model_is_busy() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher, max_loaded=1) as residency:
+        async with residency.lease(spec("a"), "a"):
+            waiting = asyncio.create_task(use(residency, "b"))
+            await asyncio.sleep(0.05)
+            assert launcher.names == ["a"]
+            assert residency.queue_length == 1
+        await waiting
+        assert launcher.names == ["a", "b"]
+
+
+async def test_more_waiting_requests_than_allowed_are_refused_with_503() -> None:
+    launcher = FakeLauncher(load_s=0.2)
+    async with running(launcher, max_queue=1) as residency:
+        first = asyncio.create_task(use(residency, "a"))
+        await asyncio.sleep(0.02)
+        with pytest.raises(BusyError) as caught:
+            await use(residency, "a")
+        assert caught.value.http_status == 503
+        await first
+
+
+async def test_a_failed_load_fails_who_waits_and_the_next_request_tries_again() -> None:
+    launcher = FakeLauncher(fail=True)
+    async with running(launcher) as residency:
+        results = await asyncio.gather(
+            *(use(residency, "a") for _ in range(3)), return_exceptions=True
+        )
+        assert [type(r) for r in results] == [ToolError] * 3
+        launcher.fail = False
+        await use(residency, "a")
+        assert residency.counters.load_failures == 1
+
+
+async def test_a_worker_that_died_under_a_request_is_replaced_for_the_next() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        with pytest.raises(WorkerLostError):
+            async with residency.lease(spec("a"), "a"):
+                launcher.workers[0].running = False
+                raise WorkerLostError("engine.lost", "gone")
+        await use(residency, "a")
+        assert launcher.names == ["a", "a"]
+        assert residency.counters.crashes == 1
+
+
+async def test_a_lost_connection_to_a_healthy_worker_keeps_it() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        with pytest.raises(WorkerLostError):
+            async with residency.lease(spec("a"), "a"):
+                raise WorkerLostError("engine.lost", "cut")
+        await use(residency, "a")
+        assert launcher.names == ["a"]
+        assert residency.counters.crashes == 0
+
+
+async def test_a_worker_that_hangs_is_stopped_and_replaced() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        with pytest.raises(WorkerLostError):
+            async with residency.lease(spec("a"), "a"):
+                launcher.workers[0].answers = False
+                raise WorkerLostError("engine.lost", "silence")
+        await use(residency, "a")
+        assert [w.running for w in launcher.workers] == [False, True]
+
+
+async def test_a_worker_that_dies_idle_is_noticed() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        await use(residency, "a")
+        launcher.workers[0].running = False
+        await until(lambda: residency.residents() == [])
+        await use(residency, "a")
+        assert launcher.names == ["a", "a"]
+
+
+async def test_a_client_that_leaves_while_loading_holds_nothing() -> None:
+    launcher = FakeLauncher(load_s=0.05)
+    async with running(launcher, keep_alive_s=0.05) as residency:
+        task = asyncio.create_task(use(residency, "a"))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await until(lambda: launcher.workers and not launcher.workers[0].running)
+
+
+async def test_a_cancellation_at_the_moment_of_the_grant_gives_the_lease_back() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        await use(residency, "a")
+        for hops in range(8):
+            task = asyncio.create_task(use(residency, "a"))
+            for _ in range(hops):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        assert residency.residents()[0].leases == 0
+
+
+async def test_a_larger_context_reloads_once_the_model_is_idle() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        await use(residency, "a", num_ctx=2048)
+        await use(residency, "a", num_ctx=1024)
+        assert len(launcher.workers) == 1
+        async with residency.lease(spec("a", 2048), "a"):
+            larger = asyncio.create_task(use(residency, "a", num_ctx=8192))
+            await asyncio.sleep(0.03)
+            assert len(launcher.workers) == 1
+        await larger
+        assert [w.spec.num_ctx for w in launcher.workers] == [2048, 8192]
+
+
+async def test_unload_waits_for_the_requests_that_run() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        await use(residency, "a")
+        residency.unload(Path("a"))
+        await until(lambda: not launcher.workers[0].running)
+
+
+async def test_close_ends_loading_waiting_and_loaded() -> None:
+    launcher = FakeLauncher(load_s=0.1)
+    residency = Residency(launcher, EngineSettings(max_loaded=1))
+    await residency.start()
+    first = asyncio.create_task(use(residency, "a"))
+    second = asyncio.create_task(use(residency, "b"))
+    await asyncio.sleep(0.02)
+    await residency.close()
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    assert all(isinstance(r, ToolError) and r.http_status == 503 for r in results)
