@@ -10,10 +10,19 @@ from slipway.core.errors import InputError
 from slipway.core.hardware import probe
 from slipway.core.i18n import tr
 from slipway.core.manifest import package_versions, read_manifest
-from slipway.demo.context import DemoContext, Outputs, Results, artefact, stage_folder
+from slipway.demo.context import (
+    DemoContext,
+    Outputs,
+    Results,
+    artefact,
+    artefact_is_whole,
+    stage_folder,
+)
 from slipway.demo.options import examples_folder
 
 EMBED_BASE = "starter-embed"
+# Steps between evals for a run that shall be short: only the first and the last are made.
+NO_EVALS_BETWEEN = 1_000_000
 
 
 def look_at_machine(context: DemoContext, results: Results) -> Outputs:
@@ -125,6 +134,8 @@ def train(context: DemoContext, results: Results) -> Outputs:
         f"data={context.data}",
         f"time_budget_s={context.options.budget_s:g}",
     ]
+    if context.options.quick:
+        overrides.append(f"eval_every={NO_EVALS_BETWEEN}")
     if context.options.max_steps:
         overrides.append(f"max_steps={context.options.max_steps}")
     recipe = load_recipe(recipe_file(context), overrides)
@@ -150,21 +161,31 @@ def merge(context: DemoContext, results: Results) -> Outputs:
 
 
 def convert(context: DemoContext, results: Results) -> Outputs:
-    """GGUF of tuned, base and embedding model, each with its tokenizer and template proof."""
-    from slipway.export import convert_to_gguf
+    """GGUF of tuned, base and embedding model, each with its tokenizer and template proof.
 
-    sources = {"tuned": results["merge"], "base": results["pull"]["base"]}
-    if "embed" in results["pull"]:
-        sources["embed"] = results["pull"]["embed"]
+    Those of the pulled models lie in the home and serve every later demo.
+    """
     outputs: Outputs = {}
-    for role, source in sources.items():
-        out = stage_folder(context, f"gguf_{role}", [source["digest"], results["toolchain"]])
-        manifest = convert_to_gguf(
-            Path(source["folder"]), out, home=context.home, events=context.events
-        )
-        outputs[role] = {**artefact(out, manifest), "notes": manifest.notes}
+    for role in ("base", "embed"):
+        if role in results["pull"]:
+            source = results["pull"][role]
+            name = f"{Path(source['folder']).name}-{source['digest'][7:17]}-bf16"
+            outputs[role] = _gguf(context, source, context.home.artefacts / name)
+    tuned = results["merge"]
+    out = stage_folder(context, "gguf", [tuned["digest"], results["toolchain"]["version"]])
+    outputs["tuned"] = _gguf(context, tuned, out)
     context.say(tr("template and tokenizer of the GGUF equal those that were trained"))
     return outputs
+
+
+def _gguf(context: DemoContext, source: Outputs, out: Path) -> Outputs:
+    """The GGUF artefact of a model folder, made unless it is there."""
+    from slipway.export import convert_to_gguf
+
+    if not artefact_is_whole(out):
+        convert_to_gguf(Path(source["folder"]), out, home=context.home, events=context.events)
+    manifest = read_manifest(out, kind="gguf")
+    return {**artefact(out, manifest), "notes": manifest.notes}
 
 
 def quantise(context: DemoContext, results: Results) -> Outputs:

@@ -46,24 +46,25 @@ def artefact(folder: Path, manifest: Manifest | None = None) -> Outputs:
     return {"folder": str(folder), "digest": manifest.digest}
 
 
-def intact(outputs: Outputs) -> bool:
-    """Whether every artefact named in `outputs` is still there, whole and the same.
+def artefact_is_whole(folder: Path, digest: str | None = None) -> bool:
+    """Whether a finished artefact lies in `folder` with all its files (and has this digest).
 
-    Sizes are compared, not contents: a stage is skipped within milliseconds. `slipway` verifies
-    contents where they are used.
+    Sizes are compared, not contents: a stage is skipped within milliseconds.
     """
-    if "folder" in outputs:
-        folder = Path(outputs["folder"])
-        try:
-            manifest = read_manifest(folder)
-        except SlipwayError:
-            return False
-        same = manifest.digest == outputs.get("digest")
-        if not same or any(
-            not (folder / f.path).is_file() or (folder / f.path).stat().st_size != f.size
-            for f in manifest.files
-        ):
-            return False
+    try:
+        manifest = read_manifest(folder)
+    except SlipwayError:
+        return False
+    return digest in (None, manifest.digest) and all(
+        (folder / f.path).is_file() and (folder / f.path).stat().st_size == f.size
+        for f in manifest.files
+    )
+
+
+def intact(outputs: Outputs) -> bool:
+    """Whether every artefact named in `outputs` is still there, whole and the same."""
+    if "folder" in outputs and not artefact_is_whole(Path(outputs["folder"]), outputs["digest"]):
+        return False
     return all(intact(value) for value in outputs.values() if isinstance(value, dict))
 
 
