@@ -202,12 +202,13 @@ class Relay:
     async def _forward(
         self, exchange: Exchange, reader: StreamReader, data: bytes, send: Send
     ) -> None:
+        if data:
+            exchange.first_byte()
         if reader.error:
             exchange.failed(502, "upstream_error")
         if reader.done:
             await self._close_stream(exchange, reader)
         if data:
-            exchange.first_byte()
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _close_stream(self, exchange: Exchange, reader: StreamReader) -> None:

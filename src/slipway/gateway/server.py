@@ -10,8 +10,8 @@ from slipway.gateway.app import build_app
 from slipway.gateway.config import GatewayConfig
 from slipway.gateway.store import Store
 
-# how long answers may go on after the first SIGTERM or Ctrl-C
-_GRACE_S = 5
+# how long answers may go on after SIGTERM or Ctrl-C; whoever stops a service kills it after 5 s
+_GRACE_S = 2
 
 
 def serve(store: Store, config: GatewayConfig, on_ready: Callable[[], None]) -> None:
@@ -40,6 +40,7 @@ def serve(store: Store, config: GatewayConfig, on_ready: Callable[[], None]) -> 
         port=config.port,
         access_log=False,
         log_config=None,
+        ws="none",
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
