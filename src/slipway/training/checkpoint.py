@@ -36,6 +36,7 @@ class Progress:
         seconds: of work up to here, over all interrupted parts.
         tokens: trained on up to here.
         base_eval_loss, eval_loss: before the first step, and the newest.
+        evaluated: the step of the newest eval.
     """
 
     step: int
@@ -46,6 +47,7 @@ class Progress:
     train_loss: float | None = None
     base_eval_loss: float | None = None
     eval_loss: float | None = None
+    evaluated: int = 0
     peak_memory_bytes: int = 0
 
 

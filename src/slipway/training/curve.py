@@ -9,8 +9,6 @@ from slipway.core.errors import missing_extra
 from slipway.core.events import read_events
 from slipway.core.files import write_bytes
 
-_SMOOTHING = 0.9
-
 
 def curve_points(events: Path) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
     """(step, loss) of training and of evals; a step done again after a resume counts once."""
@@ -23,13 +21,12 @@ def curve_points(events: Path) -> tuple[list[tuple[int, float]], list[tuple[int,
 
 
 def smooth(values: list[float]) -> list[float]:
-    """An exponential average that starts without bias towards zero."""
-    out: list[float] = []
-    total = weight = 0.0
-    for value in values:
-        total = _SMOOTHING * total + (1 - _SMOOTHING) * value
-        weight = _SMOOTHING * weight + (1 - _SMOOTHING)
-        out.append(total / weight)
+    """The mean of each value and its neighbours, about a fifteenth of the run to either side."""
+    reach = max(1, len(values) // 15)
+    out = []
+    for at in range(len(values)):
+        near = values[max(0, at - reach) : at + reach + 1]
+        out.append(sum(near) / len(near))
     return out
 
 
@@ -67,8 +64,9 @@ def draw_curve(events: Path, png: Path, *, title: str) -> None:
                 f"{loss:.3f}",
                 (step, loss),
                 textcoords="offset points",
-                xytext=(6, 7) if step == evals[0][0] else (-34, 8),
+                xytext=(9, 2) if step == evals[0][0] else (-34, 8),
                 color="#c8501e",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8},
             )
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("loss (nats per label token)")
@@ -76,7 +74,8 @@ def draw_curve(events: Path, png: Path, *, title: str) -> None:
     axes.set_title(title if title.isascii() else "training run")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if train or evals:
+        axes.legend(frameon=False)
     image = io.BytesIO()
     FigureCanvasAgg(figure).print_png(image)
     write_bytes(png, image.getvalue())

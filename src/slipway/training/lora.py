@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from slipway.core.errors import InputError, UsageError, nearest
 from slipway.core.files import write_json
 from slipway.core.i18n import tr
+from slipway.training.frozen import FrozenProduct
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -30,29 +31,29 @@ class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+        ctx: Any, x: Tensor, base: FrozenProduct, a: Tensor, b: Tensor, scale: float
     ) -> Tensor:
         # scale goes into B: it is the smallest tensor here
         a_low, b_low = a.to(x.dtype), (b * scale).to(x.dtype)
         inner = x @ a_low.t()
-        y = torch.nn.functional.linear(x, weight, bias)
+        y = base.forward(x)
         y.addmm_(inner, b_low.t())
-        ctx.save_for_backward(x, weight, a_low, b_low, inner)
-        ctx.scale = scale
+        ctx.save_for_backward(x, a_low, b_low, inner)
+        ctx.base, ctx.scale = base, scale
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, a_low, b_low, inner = ctx.saved_tensors
+        x, a_low, b_low, inner = ctx.saved_tensors
         grad = grads[0]
         grad_inner = grad @ b_low
         grad_a = (grad_inner.t() @ x).float()
         grad_b = (grad.t() @ inner).float().mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ weight
+            grad_x = ctx.base.backward(grad)
             grad_x.addmm_(grad_inner, a_low)
-        return grad_x, None, None, grad_a, grad_b, None
+        return grad_x, None, grad_a, grad_b, None
 
 
 class LoraLinear(nn.Module):  # type: ignore[misc]
@@ -63,6 +64,7 @@ class LoraLinear(nn.Module):  # type: ignore[misc]
         self.base = base
         self.scale = alpha / rank
         self.dropout = dropout
+        self._frozen: FrozenProduct | None = None  # made at first use: packing costs memory
         device = base.weight.device
         self.lora_a = nn.Parameter(torch.empty(rank, base.in_features, device=device))
         self.lora_b = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
@@ -76,14 +78,13 @@ class LoraLinear(nn.Module):  # type: ignore[misc]
             inner = dropped @ self.lora_a.to(x.dtype).t()
             y = self.base(rows) + inner @ (self.lora_b * self.scale).to(x.dtype).t()
         else:
-            y = _LoraProduct.apply(
-                rows, self.base.weight, self.base.bias, self.lora_a, self.lora_b, self.scale
-            )
+            y = _LoraProduct.apply(rows, self._product(), self.lora_a, self.lora_b, self.scale)
         return y.view(*x.shape[:-1], y.shape[-1])
 
-    def delta(self) -> Tensor:
-        """What merging adds to the weight: [out, in], fp32."""
-        return (self.lora_b.float() @ self.lora_a.float()) * self.scale
+    def _product(self) -> FrozenProduct:
+        if self._frozen is None:
+            self._frozen = FrozenProduct(self.base)
+        return self._frozen
 
 
 def linear_names(model: nn.Module) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 CHUNK = 256
 IGNORE = -100
+_TINY = 1e-38  # the smallest probability whose logarithm is taken
 
 
 class _HeadLoss(torch.autograd.Function):  # type: ignore[misc]
@@ -28,13 +29,19 @@ class _HeadLoss(torch.autograd.Function):  # type: ignore[misc]
         for start in range(0, len(rows), CHUNK):
             part = slice(start, start + CHUNK)
             logits = torch.nn.functional.linear(rows[part], weight, bias)
-            logs = torch.log_softmax(logits, -1, dtype=torch.float32)
-            wanted = targets[part, None]
-            each.append(-logs.gather(1, wanted)[:, 0])
-            if slopes is not None:
-                slope = logs.exp_()
-                slope.scatter_add_(1, wanted, slope.new_full((len(wanted), 1), -1.0))
-                slopes[part] = slope.to(rows.dtype) @ weight
+            if slopes is None:
+                logs = torch.log_softmax(logits, -1, dtype=torch.float32)
+                each.append(-logs.gather(1, targets[part, None])[:, 0])
+                continue
+            # in the logits' own format: the gradient goes into a product of that format anyway,
+            # and a loss read from a bf16 probability is off by at most 2^-8, either way
+            chances = torch.softmax(logits, -1)
+            # (indexing, because scatter_ copies the whole tensor)
+            place = (torch.arange(len(logits), device=logits.device), targets[part])
+            right = chances[place].float()
+            each.append(-right.clamp_min(_TINY).log())
+            chances[place] = (right - 1).to(chances.dtype)
+            torch.mm(chances, weight, out=slopes[part])
         if slopes is not None:
             ctx.save_for_backward(slopes)
         ctx.factor = factor

