@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slipway.core.errors import NotFoundError, ProofError, SlipwayError
+from slipway.core.errors import NotFoundError, ProofError, ResourceError, SlipwayError
 from slipway.core.events import EventLog
 from slipway.core.manifest import read_manifest, write_manifest
 from slipway.core.paths import Home
@@ -184,3 +186,13 @@ def test_a_moved_base_is_found_among_the_pulled_ones(copy: Path, home: Home) -> 
 def test_an_unfinished_run_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         merge_run(tmp_path, tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing_behind(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ResourceError):
+        merge_run(copy / "run", copy / "out")
+    assert sorted(p.name for p in copy.iterdir()) == ["base", "run", "train.jsonl"]

@@ -114,3 +114,12 @@ def test_equal_recipes_share_a_run_name_and_others_do_not(recipe: Path) -> None:
     assert first.startswith("recipe-")
     assert load_recipe(recipe).run_name == first
     assert load_recipe(recipe, ["seed=1"]).run_name != first
+
+
+@pytest.mark.parametrize("name", ["support-en", "kefu-zh"])
+def test_the_example_recipes_are_valid(name: str, home: Home) -> None:
+    (home.bases / "starter").mkdir(parents=True)
+    examples = Path(__file__).parents[2] / "examples"
+    spec = load_recipe(examples / "recipes" / f"{name}.yaml").spec
+    assert spec.data == str((examples / name).resolve())
+    assert spec.time_budget_s == 200

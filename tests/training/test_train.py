@@ -369,3 +369,45 @@ def test_bf16_base_with_fp32_adapters_learns(base: Path, data: Path, tmp_path: P
 
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_a_run_folder_in_use_is_refused(spec: TrainSpec, tmp_path: Path) -> None:
+    def second(event: dict[str, Any]) -> None:
+        if event["type"] == "state" and event["state"] == "started":
+            train(spec, run_dir=tmp_path, events=quiet())
+
+    with pytest.raises(ConflictError) as caught:
+        train(spec, run_dir=tmp_path, events=quiet(second))
+    assert caught.value.code == "run.busy"
+
+
+def test_running_out_of_memory_says_what_to_change(
+    spec: TrainSpec, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Trainer.gradients
+
+    def greedy(self: Trainer, numbers: Any) -> tuple[float, int]:
+        if len(losses(tmp_path)) == 4:
+            torch.empty(1 << 60)
+        return original(self, numbers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "gradients", greedy)
+        with pytest.raises(ResourceError) as caught:
+            train(spec, run_dir=tmp_path, events=quiet())
+    assert caught.value.code == "train.out_of_memory"
+    assert "pack_tokens=80" in caught.value.hint_en
+    smaller = spec.model_copy(update={"pack_tokens": 80})
+    assert train(smaller, run_dir=tmp_path, events=quiet()).resumed_from == 3
+    assert losses(tmp_path) == pytest.approx(losses(whole), rel=0.2)
+
+
+def test_other_runtime_errors_keep_their_traceback(
+    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Trainer, numbers: Any) -> tuple[float, int]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Trainer, "gradients", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(spec, run_dir=tmp_path, events=quiet())

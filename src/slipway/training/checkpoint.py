@@ -34,6 +34,7 @@ class Progress:
         step: optimiser steps done.
         identity: digests of base, data and recipe; a checkpoint of another identity is not used.
         seconds: of work up to here, over all interrupted parts.
+        step_seconds: of it, in training steps.
         tokens: trained on up to here.
         base_eval_loss, eval_loss: before the first step, and the newest.
         evaluated: the step of the newest eval.
@@ -43,6 +44,7 @@ class Progress:
     plan: Plan
     identity: dict[str, str]
     seconds: float = 0.0
+    step_seconds: float = 0.0
     tokens: int = 0
     train_loss: float | None = None
     base_eval_loss: float | None = None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slipway.core.errors import InputError, UsageError, nearest
-from slipway.core.files import write_json
+from slipway.core.files import write_bytes, write_json
 from slipway.core.i18n import tr
 from slipway.training.frozen import FrozenProduct
 
@@ -177,10 +177,10 @@ def save_adapter(model: nn.Module, folder: Path, *, base: str, settings: dict[st
         base: what PEFT shall record as the base model's name or path.
         settings: rank, alpha, dropout, target (list of layer names).
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state(model), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    # through memory, so that a full disk is an OSError
+    write_bytes(folder / WEIGHTS_FILE, save(state(model), metadata={"format": "pt"}))
     write_json(
         folder / CONFIG_FILE,
         {

@@ -14,7 +14,13 @@ from typing import Any
 
 import yaml
 
-from slipway.core.errors import ConflictError, InputError, NotFoundError, from_os_error
+from slipway.core.errors import (
+    ConflictError,
+    InputError,
+    NotFoundError,
+    ResourceError,
+    from_os_error,
+)
 from slipway.core.events import EventLog
 from slipway.core.files import sha256_json, write_text
 from slipway.core.i18n import tr
@@ -25,8 +31,11 @@ ADAPTER = "adapter"
 RECIPE = "recipe.yaml"
 EVENTS = "events.jsonl"
 CURVE = "loss_curve.png"
-# keys that change neither the weights nor the plan
-_NEUTRAL = frozenset({"label", "save_every_s", "save_every_steps", "model", "data", "eval_data"})
+LOCK = ".lock"
+# keys that change neither the plan nor, but for rounding, the weights
+_NEUTRAL = frozenset(
+    ["label", "save_every_s", "save_every_steps", "model", "data", "eval_data", "pack_tokens"]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +76,35 @@ def train(
         resume: False starts anew, removing what an earlier run left in the folder.
 
     Raises:
-        ConflictError: the folder holds a run of another recipe, base or dataset.
+        ConflictError: the folder holds a run of another recipe, base or dataset, or is in use.
         InputError, NotFoundError, UsageError: model, data or recipe are unusable.
         ProofError: the loss is not a finite number; the last checkpoint is kept.
-        ResourceError: the disk is full; the last checkpoint is intact.
+        ResourceError: disk or memory are full; the last checkpoint is intact.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     resolved = recipe if isinstance(recipe, Resolved) else Resolved(recipe, {})
     try:
-        with _stop_flag() as stop:
+        with _only_one(run_dir), _stop_flag() as stop:
             return _train(resolved, run_dir.absolute(), events, resume, stop)
     except OSError as error:
         raise from_os_error(error, error.filename or run_dir) from error
+    except (MemoryError, RuntimeError) as error:
+        from slipway.training.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            "train.out_of_memory",
+            tr(
+                "there is not enough memory for this model and {n} tokens at once",
+                n=_at_once(resolved),
+            ),
+            tr("run it again with `pack_tokens={n}`", n=max(64, _at_once(resolved) // 2)),
+        ) from error
+
+
+def _at_once(resolved: Resolved) -> int:
+    return min(resolved.spec.pack_tokens, resolved.spec.batch_tokens)
 
 
 def _train(
@@ -282,7 +308,7 @@ def _finish(
             "train_loss": progress.train_loss,
             "steps": progress.step,
             "tokens": progress.tokens,
-            "tokens_per_s": round(progress.tokens / progress.seconds, 1),
+            "tokens_per_s": round(progress.tokens / progress.step_seconds, 1),
             "seconds": round(progress.seconds, 2),
             "peak_memory_bytes": progress.peak_memory_bytes,
         },
@@ -290,6 +316,27 @@ def _finish(
     )
     checkpoint.remove_all(run_dir)
     return manifest
+
+
+@contextmanager
+def _only_one(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder's lock; the kernel frees it when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConflictError(
+                "run.busy",
+                tr("another process is training in {path}", path=str(run_dir)),
+                tr("wait for it, or give another `--run-dir`"),
+            ) from error
+        yield
 
 
 @contextmanager

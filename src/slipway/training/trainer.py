@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from slipway.core.errors import ProofError
@@ -22,6 +21,7 @@ from slipway.training import checkpoint
 from slipway.training.batch import batches, losses
 from slipway.training.checkpoint import Progress
 from slipway.training.evaluate import rows_loss
+from slipway.training.memory import memory, peak_memory
 from slipway.training.plan import Costs, learning_rate, make_plan, step_rows, steps_in_epochs
 from slipway.training.spec import TrainSpec
 
@@ -64,7 +64,6 @@ class Trainer:
             self.parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
         )
         self.lengths = [len(row.input_ids) for row in rows]
-        self.memory = 0
 
     def rows_from(self, step: int) -> Iterator[tuple[int, list[int]]]:
         """(epoch, row numbers) of each step after `step`."""
@@ -208,8 +207,9 @@ class Trainer:
                 start = time.perf_counter()
                 rate = self._rate(progress)
                 result = self.step(numbers, rate)
-                progress = self._advance(progress, result, time.perf_counter() - begun)
-                self._tell(progress, result, epoch, rate, time.perf_counter() - start)
+                now = time.perf_counter()
+                progress = self._advance(progress, result, now - begun, now - start)
+                self._tell(progress, result, epoch, rate, now - start)
                 progress = self._evaluate_if_due(progress)
                 if self._is_due(progress.step, saved_at):
                     self._save(progress, begun)
@@ -249,21 +249,18 @@ class Trainer:
         folder = checkpoint.save(self.run_dir, progress, self.model, self.optimizer)
         self.events.emit("artefact", kind="checkpoint", step=progress.step, path=str(folder))
 
-    def _advance(self, progress: Progress, result: StepResult, seconds: float) -> Progress:
-        if self.device.type == "cuda":
-            self.memory = torch.cuda.memory_allocated(self.device)
-            peak = torch.cuda.max_memory_allocated(self.device)
-        else:
-            self.memory = psutil.Process().memory_info().rss
-            peak = self.memory
+    def _advance(
+        self, progress: Progress, result: StepResult, seconds: float, step_s: float
+    ) -> Progress:
         smooth = progress.train_loss
         return replace(
             progress,
             step=progress.step + 1,
             tokens=progress.tokens + result.tokens,
             train_loss=result.loss if smooth is None else 0.9 * smooth + 0.1 * result.loss,
-            peak_memory_bytes=max(progress.peak_memory_bytes, peak),
+            peak_memory_bytes=max(progress.peak_memory_bytes, peak_memory(self.device)),
             seconds=seconds,
+            step_seconds=progress.step_seconds + step_s,
         )
 
     def _tell(
@@ -282,5 +279,5 @@ class Trainer:
             tokens=progress.tokens,
             tokens_per_s=round(result.tokens / step_s, 1),
             eta_s=round(left * progress.seconds / max(1, progress.step), 1),
-            memory_bytes=self.memory,
+            memory_bytes=memory(self.device),
         )

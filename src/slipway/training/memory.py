@@ -1,0 +1,34 @@
+"""How much memory training uses, and what an allocator says when there is no more."""
+
+from __future__ import annotations
+
+import sys
+
+import psutil
+import torch
+
+
+def memory(device: torch.device) -> int:
+    """Bytes in use now: of this process on a CPU, of torch's tensors on a GPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes in use so far, as `memory` counts them."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory is exhausted; torch's CPU allocator has no type."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
