@@ -49,7 +49,7 @@ class TrainSpec(BaseModel):
     time_budget_s: float | None = Field(
         default=None, gt=0, description="seconds for the whole run, evals and checkpoints included"
     )
-    batch_tokens: int = Field(default=1024, ge=1, description="tokens for each optimiser step")
+    batch_tokens: int = Field(default=512, ge=1, description="tokens for each optimiser step")
     pack_tokens: int = Field(
         default=2048, ge=1, description="tokens computed at once; smaller needs less memory"
     )
