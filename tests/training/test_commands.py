@@ -49,6 +49,8 @@ def test_the_result_for_people_names_the_next_command(
     assert "eval loss" in captured.out
     assert f"slipway merge {run_dir}" in captured.out
     assert "plan: 6 steps" in captured.err
+    assert main(["train", str(recipe), "--run-dir", str(run_dir)]) == 0
+    assert "finished before" in capsys.readouterr().err
     assert main(["merge", str(run_dir), "-o", str(tmp_path / "merged")]) == 0
     assert "slipway convert" in capsys.readouterr().out
 

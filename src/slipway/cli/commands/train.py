@@ -59,6 +59,8 @@ def train(
         )
         return
     line.done()
+    if result.resumed_from == result.metrics["steps"]:
+        output.note(tr("this run was finished before; `--fresh` trains anew"))
     _print_summary(result.run_dir, result.metrics)
 
 
