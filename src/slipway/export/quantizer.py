@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -27,12 +29,14 @@ from slipway.core.manifest import (
     write_manifest,
 )
 from slipway.core.paths import Home
+from slipway.export import uniform_imatrix
 from slipway.export.convert import GGUF_NAME, disk_full, require_space
 from slipway.export.toolchain import Toolchain, require_toolchain
 
-# types that ruin a model unless an importance matrix says which weights matter
+# types that ruin a model unless a measured importance matrix says which weights matter
 NEEDS_IMATRIX = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K_S"}
 _NOT_OFFERED = {"COPY"}
+_CALIBRATION_CHUNKS = 24  # of 512 tokens
 
 
 def quant_types(toolchain: Toolchain) -> list[str]:
@@ -58,8 +62,13 @@ def parse_types(text: str) -> list[str]:
     return [name for name in dict.fromkeys(found) if name not in _NOT_OFFERED]
 
 
-def check_types(wanted: Sequence[str], offered: Sequence[str]) -> list[str]:
+def check_types(
+    wanted: Sequence[str], offered: Sequence[str], *, calibrated: bool = False
+) -> list[str]:
     """The wanted types in upper case without doubles.
+
+    Args:
+        calibrated: whether an importance matrix will be measured.
 
     Raises:
         UsageError: a type is unknown (nearest name offered), or needs an importance matrix.
@@ -81,11 +90,11 @@ def check_types(wanted: Sequence[str], offered: Sequence[str]) -> list[str]:
                 if close
                 else tr("known types: {names}", names=", ".join(offered)),
             )
-        if name in NEEDS_IMATRIX:
+        if name in NEEDS_IMATRIX and not calibrated:
             raise UsageError(
                 "quantize.needs_imatrix",
-                tr("`{name}` needs an importance matrix, which is not made yet", name=name),
-                tr("try `{command}`", command="-t Q3_K_M"),
+                tr("`{name}` needs an importance matrix, measured on a text", name=name),
+                tr("try `{command}`", command=f"-t {name} --calibration FILE"),
             )
     return types
 
@@ -97,6 +106,7 @@ def quantize(
     *,
     home: Home,
     events: EventLog | None = None,
+    calibration: Path | None = None,
 ) -> dict[str, Manifest]:
     """Quantise `gguf_dir/model.gguf` to each type, into `out_root/<TYPE>/model.gguf`.
 
@@ -106,7 +116,9 @@ def quantize(
     Args:
         gguf_dir: artefact of kind "gguf".
         types: names such as "Q4_K_M"; see `quant_types`.
-        events: receives "progress" events with `stage` "quantize", `type` and `fraction`.
+        events: receives "progress" events with `stage` "quantize", `quant` and `fraction`.
+        calibration: UTF-8 text like what the model will see (not the text it is tested on); the
+            importance of each weight is measured on it. None: every weight counts the same.
 
     Returns:
         Type -> manifest (kind "quant") with metrics size_bytes, bpw (bits per weight), seconds,
@@ -120,16 +132,44 @@ def quantize(
         ToolError: the quantiser failed.
     """
     toolchain = require_toolchain(home)
-    checked = check_types(types, quant_types(toolchain))
+    checked = check_types(types, quant_types(toolchain), calibrated=calibration is not None)
     parent = read_manifest(gguf_dir, kind="gguf")
     source = require_gguf(gguf_dir, parent)
     require_space(out_root, sum(_estimate(source, name) for name in checked))
     log = events or EventLog(None)
     lanes = _lanes(len(checked), source.stat().st_size)
-    work = _Work(toolchain, source, parent, log, max(1, probe().cores // lanes), threading.Lock())
-    with ThreadPoolExecutor(lanes) as pool:
-        futures = {name: pool.submit(_one, work, name, out_root / name) for name in checked}
+    threads = max(1, probe().cores // lanes)
+    with tempfile.TemporaryDirectory(prefix="slipway-imatrix-") as scratch:
+        matrix = importance(toolchain, source, Path(scratch) / "imatrix.gguf", calibration)
+        kind = "uniform" if calibration is None else f"measured on {calibration.name}"
+        work = _Work(toolchain, source, parent, log, threads, threading.Lock(), matrix, kind)
+        with ThreadPoolExecutor(lanes) as pool:
+            futures = {name: pool.submit(_one, work, name, out_root / name) for name in checked}
     return {name: future.result() for name, future in futures.items()}
+
+
+def importance(toolchain: Toolchain, source: Path, out: Path, text: Path | None) -> Path:
+    """Write the importance matrix: measured on a text, or uniform.
+
+    Raises:
+        NotFoundError: no such text.
+        ToolError: the program failed, as when the text is shorter than two chunks.
+    """
+    if text is None:
+        process.run(
+            [sys.executable, uniform_imatrix.__file__, source, out],
+            env={"PYTHONPATH": str(toolchain.gguf_py)},
+        )
+        return out
+    if not text.is_file():
+        raise NotFoundError("file.not_found", tr("{path} does not exist", path=str(text)))
+    command: list[str | Path] = [
+        *(toolchain.program("llama-imatrix"), "-m", source, "-f", text, "-o", out),
+        *("-c", "512", "--chunks", str(_CALIBRATION_CHUNKS), "--no-ppl"),
+        *("-t", str(probe().cores)),
+    ]
+    process.run(command)
+    return out
 
 
 def require_gguf(folder: Path, manifest: Manifest) -> Path:
@@ -172,6 +212,8 @@ class _Work:
     log: EventLog
     threads: int
     lock: threading.Lock
+    matrix: Path
+    importance: str
 
     def progress(self, name: str, fraction: float) -> None:
         with self.lock:  # types report from several threads
@@ -211,8 +253,8 @@ def _one(work: _Work, name: str, final: Path) -> Manifest:
     with new_folder(final) as folder:
         target = folder / GGUF_NAME
         command: list[str | Path] = [
-            *(work.toolchain.program("llama-quantize"), work.source, target),
-            *(name, str(work.threads)),
+            *(work.toolchain.program("llama-quantize"), "--imatrix", work.matrix),
+            *(work.source, target, name, str(work.threads)),
         ]
         try:
             process.run(command, on_line=on_line)
@@ -224,7 +266,10 @@ def _one(work: _Work, name: str, final: Path) -> Manifest:
             "quant",
             f"{work.parent.name.rpartition('-')[0] or work.parent.name}-{name}",
             parents={"gguf": work.parent.digest},
-            config={"type": Setting(name, "flag")},
+            config={
+                "type": Setting(name, "flag"),
+                "importance": Setting(work.importance, "measured"),
+            },
             versions={**package_versions(), "llama.cpp": work.toolchain.version},
             metrics={
                 "size_bytes": size,

@@ -25,8 +25,15 @@ from slipway.core.i18n import tr
     type=click.Path(path_type=Path),
     help=str(tr("Folder of the results, one folder for each type.")),
 )
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help=str(tr("Text on which the importance of each weight is measured.")),
+)
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
-def quantize(gguf: Path, types: str, output: Path | None, as_json: bool) -> None:
+def quantize(
+    gguf: Path, types: str, output: Path | None, calibration: Path | None, as_json: bool
+) -> None:
     from dataclasses import asdict
 
     from slipway.cli.commands.convert import resolve
@@ -45,7 +52,14 @@ def quantize(gguf: Path, types: str, output: Path | None, as_json: bool) -> None
     home = Home.current()
     folder = resolve(gguf, home)
     target = output or folder.with_name(f"{folder.resolve().name}-quants")
-    made = quantize_to(folder, types.split(","), target, home=home, events=EventLog(None, show))
+    made = quantize_to(
+        folder,
+        types.split(","),
+        target,
+        home=home,
+        events=EventLog(None, show),
+        calibration=calibration,
+    )
     line.done()
     if as_json:
         print_json({name: {"folder": str(target / name), **asdict(m)} for name, m in made.items()})

@@ -1,0 +1,165 @@
+"""Measure one GGUF with llama.cpp's own programs: perplexity, KLD, speed, memory, load time."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slipway.core import process
+from slipway.core.errors import ToolError
+from slipway.core.hardware import probe
+from slipway.core.i18n import tr
+from slipway.export.server import served
+from slipway.export.toolchain import Toolchain
+
+PROMPT_TOKENS = 256
+DECODE_TOKENS = 32
+_CONTEXT = 2048  # tokens of context in the memory measurement
+_TRIES = 3  # llama.cpp writes its log from a thread that a quick exit can cut off
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpec:
+    """The text that perplexity and KLD are measured on.
+
+    Attributes:
+        path: UTF-8 text.
+        context: tokens of each chunk; the second half of a chunk is scored.
+        chunks: how many chunks.
+    """
+
+    path: Path
+    context: int
+    chunks: int
+
+
+def perplexity(
+    toolchain: Toolchain, model: Path, text: TextSpec, *, logits: Path | None = None
+) -> dict[str, float]:
+    """Perplexity of a model on a text: {"ppl", "ppl_error"}.
+
+    Args:
+        logits: write the model's log-probabilities here, as the reference for `divergence`
+            (2 bytes x vocabulary for each scored token).
+
+    Raises:
+        ToolError: the program failed or printed no result.
+    """
+    more: list[str | Path] = ["--kl-divergence-base", logits] if logits else []
+    found = _run_until(toolchain, model, text, more, r"Final estimate: PPL = (\S+) \+/- (\S+)")
+    return {"ppl": float(found[1]), "ppl_error": float(found[2])}
+
+
+def divergence(toolchain: Toolchain, model: Path, text: TextSpec, logits: Path) -> dict[str, float]:
+    """Distance of a model from the reference whose logits were written by `perplexity`.
+
+    Returns:
+        ppl; kld_mean, kld_median, kld_p99, kld_max (nats for each token); top1 (part of the
+        tokens, 0..1, at which both hold the same token most likely); kld_error, top1_error
+        (standard errors).
+
+    Raises:
+        ToolError: the program failed or printed no result.
+    """
+    more: list[str | Path] = ["--kl-divergence-base", logits, "--kl-divergence"]
+    found = _run_until(toolchain, model, text, more, r"(?s).*Same top p:[^\n]*%")
+    return parse_divergence(found[0])
+
+
+def parse_divergence(text: str) -> dict[str, float]:
+    """The statistics in the output of `llama-perplexity --kl-divergence`; see `divergence`.
+
+    Raises:
+        ToolError: a figure is missing, as when the program's output has another form.
+    """
+    number = r"([-+0-9.eE]+|-?nan|-?inf)"
+    patterns = {
+        "ppl": rf"Mean PPL\(Q\) *: *{number}",
+        "kld_mean": rf"Mean +KLD: *{number}",
+        "kld_error": rf"Mean +KLD: *\S+ *± *{number}",
+        "kld_median": rf"Median +KLD: *{number}",
+        "kld_p99": rf"99\.0% +KLD: *{number}",
+        "kld_max": rf"Maximum +KLD: *{number}",
+        "top1": rf"Same top p: *{number}",
+        "top1_error": rf"Same top p: *\S+ *± *{number}",
+    }
+    found: dict[str, float] = {}
+    for name, pattern in patterns.items():
+        match = re.search(pattern, text)
+        if match is None:
+            raise ToolError(
+                "eval.no_result",
+                tr("`{program}` printed no {figure}", program="llama-perplexity", figure=name),
+                tr("test the tools with `slipway toolchain install`"),
+            )
+        value = float(match[1])
+        found[name] = round(value / 100, 6) if name.startswith("top1") else value
+    return found
+
+
+def _run_until(
+    toolchain: Toolchain, model: Path, text: TextSpec, more: list[str | Path], wanted: str
+) -> re.Match[str]:
+    """Run `llama-perplexity` until its output has what is wanted."""
+    command: list[str | Path] = [
+        *(toolchain.program("llama-perplexity"), "-m", model, "-f", text.path),
+        *("-c", str(text.context), "-b", str(max(512, text.context))),
+        *("--chunks", str(text.chunks), "-t", str(probe().cores), *more),
+    ]
+    for _ in range(_TRIES):
+        if match := re.search(wanted, process.run(command)):
+            return match
+    raise ToolError(
+        "eval.no_result",
+        tr("`{program}` printed no {figure}", program="llama-perplexity", figure="perplexity"),
+        tr("test the tools with `slipway toolchain install`"),
+    )
+
+
+def speed(toolchain: Toolchain, model: Path) -> dict[str, float]:
+    """Tokens per second of one stream: pp_tps (prompt of 256), tg_tps (decoding 32); and bpw.
+
+    Raises:
+        ToolError: `llama-bench` failed.
+    """
+    command: list[str | Path] = [
+        *(toolchain.program("llama-bench"), "-m", model, "-o", "json", "-r", "2"),
+        *("-p", str(PROMPT_TOKENS), "-n", str(DECODE_TOKENS), "-t", str(probe().cores)),
+    ]
+    answer = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
+    try:
+        if answer.returncode:
+            raise ValueError(f"exit {answer.returncode}")
+        runs: list[dict[str, Any]] = json.loads(answer.stdout)
+        return {
+            "pp_tps": round(next(r["avg_ts"] for r in runs if r["n_gen"] == 0), 2),
+            "tg_tps": round(next(r["avg_ts"] for r in runs if r["n_prompt"] == 0), 2),
+            "bpw": round(runs[0]["model_size"] * 8 / runs[0]["model_n_params"], 3),
+        }
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        raise ToolError(
+            "tool.failed",
+            tr(
+                "`{program}` failed ({reason}): {log}",
+                program="llama-bench",
+                reason=str(error),
+                log=answer.stderr[-500:].strip() or "(no output)",
+            ),
+        ) from error
+
+
+def footprint(toolchain: Toolchain, model: Path) -> dict[str, float | int | None]:
+    """What serving costs: load_s (process start to ready), rss_bytes (peak, after one answer).
+
+    The server has one slot of 2048 tokens; the file may be in the system's page cache.
+    """
+    with served(toolchain, model, ["-c", str(_CONTEXT), "-np", "1"]) as server:
+        body = {"prompt": "one two three four five six seven eight", "n_predict": 8}
+        server.post("/completion", body)
+        return {"load_s": round(server.load_s, 3), "rss_bytes": server.peak_memory_bytes()}
