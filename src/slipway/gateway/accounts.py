@@ -10,7 +10,7 @@ import string
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from slipway.core.errors import ConflictError, NotFoundError, UsageError, nearest
 from slipway.core.i18n import Text, tr
@@ -25,6 +25,13 @@ _ALPHABET = string.ascii_letters + string.digits
 _KEY_LENGTH = 48  # of 62 symbols: 285 bits
 _PREFIX_LENGTH = 10
 _NAME = re.compile(r"[\w.@-]{1,64}")
+
+_TOKENS = select(
+    tokens, users.c.name.label("user"), users.c.enabled.label("user_enabled")
+).join_from(tokens, users, tokens.c.user_id == users.c.id)
+# made once, because making a statement costs more than running it
+_TOKEN_BY_ID = _TOKENS.where(tokens.c.id == bindparam("token_id"))
+_TOKEN_BY_HASH = _TOKENS.where(tokens.c.hash == bindparam("key_hash"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +189,15 @@ def add_token(
             )
         )
         assert result.inserted_primary_key is not None
-        token = _load(db, tokens.c.id == result.inserted_primary_key[0])
-    assert token is not None
-    return _token(token), key
+        made_id = result.inserted_primary_key[0]
+        row = db.execute(_TOKEN_BY_ID, {"token_id": made_id}).one()
+    return _token(row), key
 
 
 def list_tokens(store: Store) -> list[Token]:
     """All tokens, by user and name."""
     with store.read() as db:
-        rows = db.execute(_select_tokens().order_by(users.c.name, tokens.c.name, tokens.c.id)).all()
+        rows = db.execute(_TOKENS.order_by(users.c.name, tokens.c.name, tokens.c.id)).all()
     return [_token(row) for row in rows]
 
 
@@ -205,7 +212,7 @@ def revoke_token(store: Store, name: str) -> Token:
         ConflictError: several have.
     """
     with store.write() as db:
-        rows = db.execute(_select_tokens().where(tokens.c.enabled)).all()
+        rows = db.execute(_TOKENS.where(tokens.c.enabled)).all()
         found = [row for row in rows if name in (row.name, row.prefix)]
         if not found:
             close = nearest(name, [row.name for row in rows])
@@ -223,8 +230,7 @@ def revoke_token(store: Store, name: str) -> Token:
                 tr("name one by its prefix: {names}", names=", ".join(r.prefix for r in found)),
             )
         db.execute(update(tokens).where(tokens.c.id == found[0].id).values(enabled=False))
-        row = _load(db, tokens.c.id == found[0].id)
-    assert row is not None
+        row = db.execute(_TOKEN_BY_ID, {"token_id": found[0].id}).one()
     return _token(row)
 
 
@@ -241,7 +247,7 @@ def authenticate(db: Connection, key: str | None, at_ms: int) -> Token:
     if not key:
         raise invalid_key("No API key: send `Authorization: Bearer sk-...`.")
     digest = _digest(key)
-    row = _load(db, tokens.c.hash == digest)
+    row = db.execute(_TOKEN_BY_HASH, {"key_hash": digest}).first()
     if row is None or not hmac.compare_digest(row.hash, digest):
         raise invalid_key("Wrong API key.")
     if not row.enabled:
@@ -270,16 +276,6 @@ def _user_id(db: Connection, name: str) -> int:
             else tr("make one with `slipway gateway user add {name}`", name=name),
         )
     return int(known[name])
-
-
-def _select_tokens() -> Select[Any]:
-    joined = tokens.join(users, tokens.c.user_id == users.c.id)
-    columns = (tokens, users.c.name.label("user"), users.c.enabled.label("user_enabled"))
-    return select(*columns).select_from(joined)
-
-
-def _load(db: Connection, condition: ColumnElement[bool]) -> Row[Any] | None:
-    return db.execute(_select_tokens().where(condition)).first()
 
 
 def _token(row: Row[Any]) -> Token:

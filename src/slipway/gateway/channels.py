@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from slipway.core.errors import (
     AuthError,
@@ -28,6 +28,10 @@ from slipway.gateway.store import Store
 from slipway.gateway.tables import channels, prices
 
 _ASK_TIMEOUT_S = 10.0
+
+# made once, because making a statement costs more than running it
+_CHANNELS = select(channels).order_by(channels.c.priority.desc(), channels.c.name)
+_PRICE = select(prices).where(prices.c.model == bindparam("asked"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +148,7 @@ def list_channels(store: Store) -> list[Channel]:
 
 def load_channels(db: Connection) -> list[Channel]:
     """All channels within a transaction, ordered by priority and name."""
-    order = (channels.c.priority.desc(), channels.c.name)
-    return [_channel(row) for row in db.execute(select(channels).order_by(*order))]
+    return [_channel(row) for row in db.execute(_CHANNELS)]
 
 
 def list_prices(store: Store) -> dict[str, Price]:
@@ -156,7 +159,7 @@ def list_prices(store: Store) -> dict[str, Price]:
 
 def load_price(db: Connection, model: str) -> Price | None:
     """The price of a model; None when it has none."""
-    row = db.execute(select(prices).where(prices.c.model == model)).first()
+    row = db.execute(_PRICE, {"asked": model}).first()
     return None if row is None else _price(row)
 
 

@@ -20,7 +20,7 @@ from collections import defaultdict
 from functools import cache
 from typing import Literal
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, func, insert, or_, select, update
 
 from slipway.gateway.accounts import Token
 from slipway.gateway.clock import now_ms
@@ -30,6 +30,36 @@ from slipway.gateway.tables import entries, holds, requests, tokens
 
 Outcome = Literal["settled", "released"]
 _PHASES: dict[Outcome, str] = {"settled": "settle", "released": "release"}
+
+# made once, because making a statement costs more than running it
+_AMOUNT, _COST = bindparam("amount", type_=BigInteger), bindparam("cost", type_=BigInteger)
+_RESERVE = (
+    update(tokens)
+    .where(
+        tokens.c.id == bindparam("token"),
+        or_(
+            tokens.c.budget_micro.is_(None),
+            tokens.c.used_micro + tokens.c.held_micro + _AMOUNT <= tokens.c.budget_micro,
+        ),
+    )
+    .values(held_micro=tokens.c.held_micro + _AMOUNT, last_used_at=bindparam("at"))
+)
+_HOLD = insert(holds)
+_END_HOLD = (
+    update(holds)
+    .where(holds.c.request_id == bindparam("request"), holds.c.state == "held")
+    .values(state=bindparam("outcome"), ended_at=bindparam("at"))
+    .returning(holds.c.token_id, holds.c.amount_micro)
+)
+_SETTLE = (
+    update(tokens)
+    .where(tokens.c.id == bindparam("token"))
+    .values(
+        held_micro=tokens.c.held_micro - _AMOUNT,
+        used_micro=tokens.c.used_micro + _COST,
+    )
+)
+_ENTRY = insert(entries)
 
 
 def reserve(
@@ -47,27 +77,21 @@ def reserve(
         ApiError: 403 when the token's budget does not cover it; nothing is changed.
     """
     at = now_ms()
-    covered = tokens.c.used_micro + tokens.c.held_micro + amount_micro <= tokens.c.budget_micro
-    changed = db.execute(
-        update(tokens)
-        .where(tokens.c.id == token.id, or_(tokens.c.budget_micro.is_(None), covered))
-        .values(held_micro=tokens.c.held_micro + amount_micro, last_used_at=at)
-    )
+    changed = db.execute(_RESERVE, {"token": token.id, "amount": amount_micro, "at": at})
     if changed.rowcount != 1:
         row = db.execute(select(tokens).where(tokens.c.id == token.id)).one()
         raise insufficient_quota(amount_micro, row.budget_micro - row.used_micro - row.held_micro)
-    db.execute(
-        insert(holds).values(
-            request_id=request_id,
-            token_id=token.id,
-            amount_micro=amount_micro,
-            state="held",
-            owner=this_process(),
-            model=model,
-            endpoint=endpoint,
-            created_at=at,
-        )
-    )
+    hold = {
+        "request_id": request_id,
+        "token_id": token.id,
+        "amount_micro": amount_micro,
+        "state": "held",
+        "owner": this_process(),
+        "model": model,
+        "endpoint": endpoint,
+        "created_at": at,
+    }
+    db.execute(_HOLD, hold)
     moves = {f"token:{token.id}": -amount_micro, f"hold:{token.id}": amount_micro}
     _write(db, request_id, "reserve", moves, at)
 
@@ -185,22 +209,12 @@ def _runs(owner: str) -> bool:
 
 def _end(db: Connection, request_id: str, outcome: Outcome, cost: int, income: str) -> bool:
     at = now_ms()
-    changed = db.execute(
-        update(holds)
-        .where(holds.c.request_id == request_id, holds.c.state == "held")
-        .values(state=outcome, ended_at=at)
-    )
-    if changed.rowcount != 1:
+    ended = {"request": request_id, "outcome": outcome, "at": at}
+    hold = db.execute(_END_HOLD, ended).first()
+    if hold is None:
         return False
-    hold = db.execute(select(holds).where(holds.c.request_id == request_id)).one()
-    db.execute(
-        update(tokens)
-        .where(tokens.c.id == hold.token_id)
-        .values(
-            held_micro=tokens.c.held_micro - hold.amount_micro,
-            used_micro=tokens.c.used_micro + cost,
-        )
-    )
+    sums = {"token": hold.token_id, "amount": hold.amount_micro, "cost": cost}
+    db.execute(_SETTLE, sums)
     moves = {
         f"hold:{hold.token_id}": -hold.amount_micro,
         f"token:{hold.token_id}": hold.amount_micro - cost,
@@ -224,4 +238,4 @@ def _write(db: Connection, request_id: str, phase: str, moves: dict[str, int], a
         if amount
     ]
     if rows:
-        db.execute(insert(entries), rows)
+        db.execute(_ENTRY, rows)

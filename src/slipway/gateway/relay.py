@@ -151,7 +151,7 @@ class Relay:
             adapter = ADAPTERS[channel.kind]
             request = adapter.request(target, call.endpoint, call.raw, call.body, key)
             try:
-                answer = await self._upstreams.send(request, channel.reach)
+                answer = await self._upstreams.send(request, channel.reach, call.request_id)
             except NotConnectedError as error:
                 log.warning("%s channel %s: %s", call.request_id, channel.name, error)
                 self._metrics.fallbacks.labels(channel.name).inc()

@@ -16,6 +16,9 @@ from slipway.gateway.config import GatewayConfig
 from slipway.gateway.outbound import GuardedResolver, Reach, check_host
 from slipway.gateway.problems import ApiError
 
+# shorter than servers keep idle connections, so that a request does not meet a closing one
+_KEEPALIVE_S = 3.0
+
 
 class NotConnectedError(Exception):
     """A channel gave no answer at all, so the request may go to another one."""
@@ -28,8 +31,13 @@ class Upstreams:
         self._config = config
         self._sessions: dict[Reach, aiohttp.ClientSession] = {}
 
-    async def send(self, request: UpstreamRequest, reach: Reach) -> aiohttp.ClientResponse:
+    async def send(
+        self, request: UpstreamRequest, reach: Reach, request_id: str
+    ) -> aiohttp.ClientResponse:
         """Send a request and wait for the answer's headers.
+
+        Args:
+            request_id: ours, sent along so that the channel's log can be joined with this one.
 
         Raises:
             NotConnectedError: the channel could not be connected to, or hung up without a byte.
@@ -38,7 +46,10 @@ class Upstreams:
         try:
             check_host(urlsplit(request.url).hostname or "", reach)
             return await self._session(reach).post(
-                request.url, data=request.body, headers=request.headers, allow_redirects=False
+                request.url,
+                data=request.body,
+                headers={**request.headers, "X-Request-Id": request_id},
+                allow_redirects=False,
             )
         except (
             aiohttp.ClientConnectionError,
@@ -62,7 +73,9 @@ class Upstreams:
     def _session(self, reach: Reach) -> aiohttp.ClientSession:
         if reach not in self._sessions:
             self._sessions[reach] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, resolver=GuardedResolver(reach)),
+                connector=aiohttp.TCPConnector(
+                    limit=0, resolver=GuardedResolver(reach), keepalive_timeout=_KEEPALIVE_S
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(
                     total=None,

@@ -13,13 +13,16 @@ from slipway.gateway.pricing import Usage
 from slipway.gateway.store import Store
 from slipway.gateway.tables import channels, requests, tokens, users
 
+_RECORD = insert(requests)
+
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
     """How a request ended.
 
     Attributes:
-        status: the HTTP status sent, or 499 when the client left before the end.
+        status: the HTTP status; for a stream that failed after its start the one that it would
+            have had, and 499 when the client left before the end.
         error: the error's code; None when it ended well.
         ttft_ms: from the request's arrival to the first byte of the answer.
         priced: whether the model had a price.
@@ -83,15 +86,13 @@ def record(db: Connection, done: RequestRecord) -> None:
     """Write a request's row."""
     values = asdict(done)
     usage = values.pop("usage")
-    db.execute(
-        insert(requests).values(
-            **values,
-            prompt_tokens=usage["prompt"],
-            cached_tokens=usage["cached"],
-            completion_tokens=usage["completion"],
-            estimated=usage["estimated"],
-        )
-    )
+    values |= {
+        "prompt_tokens": usage["prompt"],
+        "cached_tokens": usage["cached"],
+        "completion_tokens": usage["completion"],
+        "estimated": usage["estimated"],
+    }
+    db.execute(_RECORD, values)
 
 
 def usage_summary(store: Store, since_ms: int | None = None) -> UsageSummary:

@@ -48,7 +48,10 @@ class FakeAnswer:
 
 @dataclass
 class SeenRequest:
-    """A request as the server got it; `left` is set when the client went before the end."""
+    """A request as the server got it, header names in lower case.
+
+    `left` is set when the client went before the end.
+    """
 
     path: str
     headers: Mapping[str, str]
@@ -212,7 +215,8 @@ class FakeUpstream:
 
     async def _next(self, request: web.Request) -> tuple[SeenRequest, FakeAnswer]:
         raw = await request.read()
-        seen = SeenRequest(request.path, dict(request.headers), raw, json.loads(raw))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        seen = SeenRequest(request.path, headers, raw, json.loads(raw))
         self.seen.append(seen)
         return seen, self._script.popleft() if self._script else self.default
 

@@ -135,10 +135,7 @@ def _given_text(prompt: str | None) -> str | None:
     """The prompt with what is piped in; None when a person sits at the terminal."""
     if sys.stdin.isatty():
         return prompt
-    mode = os.fstat(sys.stdin.fileno()).st_mode
-    # other things than pipes and files, such as a closed or null input, have nothing to say
-    piped = sys.stdin.read().strip() if stat.S_ISFIFO(mode) or stat.S_ISREG(mode) else ""
-    parts = [part for part in (prompt, piped) if part]
+    parts = [part for part in (prompt, _piped_text()) if part]
     if not parts:
         raise UsageError(
             "chat.no_prompt",
@@ -146,6 +143,15 @@ def _given_text(prompt: str | None) -> str | None:
             tr("for example `slipway chat 'hello'`"),
         )
     return "\n\n".join(parts)
+
+
+def _piped_text() -> str:
+    """What a pipe or file gives; other inputs, such as a null device, have nothing to say."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):  # closed, or not a real file
+        return ""
+    return sys.stdin.read().strip() if stat.S_ISFIFO(mode) or stat.S_ISREG(mode) else ""
 
 
 def _only_model(client: GatewayClient) -> str:

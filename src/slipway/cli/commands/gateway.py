@@ -46,7 +46,7 @@ def serve(host: str, port: int) -> None:
     from slipway.gateway import GatewayConfig
     from slipway.gateway import serve as run
 
-    address = f"http://{host}:{port}"
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def ready() -> None:
         note(tr("gateway: {url}/v1 (API), {url}/ (chat page)", url=address))
