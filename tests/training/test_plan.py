@@ -81,3 +81,9 @@ def test_the_rate_warms_up_and_falls_to_nearly_zero() -> None:
     assert 0 < cosine[-1] < 0.001
     assert rates("constant")[10:] == [1.0] * 90
     assert learning_rate(1, 1, peak=1.0, warmup_ratio=0.0, schedule="cosine") == 1.0
+
+
+def test_counting_stops_beyond_the_limit() -> None:
+    lengths = [10] * 10
+    assert steps_in_epochs(lengths, 20, 0, 1e9, limit=7) == 10
+    assert steps_in_epochs(lengths, 20, 0, 2.5, limit=100) == 13

@@ -65,15 +65,25 @@ def step_rows(
         epoch += 1
 
 
-def steps_in_epochs(lengths: Sequence[int], batch_tokens: int, seed: int, epochs: float) -> int:
-    """Optimiser steps in `epochs` times through the data; a part of an epoch is rounded up."""
+def steps_in_epochs(
+    lengths: Sequence[int], batch_tokens: int, seed: int, epochs: float, limit: int | None = None
+) -> int:
+    """Optimiser steps in `epochs` times through the data; a part of an epoch is rounded up.
+
+    Args:
+        limit: stop counting beyond so many steps; the result is then larger than `limit`.
+    """
     whole = math.floor(epochs)
-    counts = [0] * (whole + 1)
+    full = in_epoch = current = 0  # steps of whole epochs, steps of the current one, its number
     for epoch, _ in step_rows(lengths, batch_tokens, seed):
-        if epoch > whole:
-            break
-        counts[epoch] += 1
-    return max(1, sum(counts[:whole]) + math.ceil((epochs - whole) * counts[whole]))
+        if epoch != current:
+            if current == whole:
+                break
+            full, in_epoch, current = full + in_epoch, 0, epoch
+        if limit is not None and full > limit:
+            return full
+        in_epoch += 1
+    return max(1, full + math.ceil((epochs - whole) * in_epoch))
 
 
 def eval_interval(total_steps: int, eval_every: int) -> int:

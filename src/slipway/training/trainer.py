@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from slipway.training.memory import memory, peak_memory
 from slipway.training.plan import Costs, learning_rate, make_plan, step_rows, steps_in_epochs
 from slipway.training.spec import TrainSpec
 
-_PROBE_STEPS = 3
+_PROBE_STEPS = 5
 _FINISH_S = 3.0  # manifest, adapter files, loss curve
 
 
@@ -109,22 +110,25 @@ class Trainer:
         self.optimizer.step()
         return StepResult(loss, norm, tokens)
 
-    def measure(self) -> tuple[float, float]:
-        """(seconds, tokens per second) of a step, without changing anything; first step excluded.
+    def measure(self) -> float:
+        """Tokens per second of a step, forward and backward, without changing anything.
 
-        The rows are those of the first steps, so that the lengths are the data's own.
+        The rows are those of the first steps. The first is a warm-up; of the others the median
+        is taken, so that another program's burst does not shorten the whole run.
         """
         state = torch.get_rng_state()
-        seconds, tokens = 0.0, 0
-        for index, (_, numbers) in enumerate(islice(self.rows_from(0), _PROBE_STEPS + 1)):
+        speeds = []
+        for _, numbers in islice(self.rows_from(0), _PROBE_STEPS + 1):
             start = time.perf_counter()
-            _, count = self.gradients(numbers)
+            _, tokens = self.gradients(numbers)
             self.optimizer.zero_grad(set_to_none=True)
-            if index:
-                seconds += time.perf_counter() - start
-                tokens += count
+            speeds.append(tokens / (time.perf_counter() - start))
         torch.set_rng_state(state)
-        return seconds / _PROBE_STEPS, tokens / seconds
+        return statistics.median(speeds[1:])
+
+    def _steps(self, epochs: float, limit: int | None) -> int:
+        spec = self.spec
+        return steps_in_epochs(self.lengths, spec.batch_tokens, spec.seed, epochs, limit=limit)
 
     def evaluate(self, step: int) -> float | None:
         """Eval loss on the held-out rows, told as an event; None without such rows."""
@@ -154,11 +158,12 @@ class Trainer:
         start = time.perf_counter()
         base_loss = self.evaluate(0)
         eval_s = time.perf_counter() - start
-        by_epochs = steps_in_epochs(self.lengths, spec.batch_tokens, spec.seed, spec.epochs)
+        by_epochs = self._steps(spec.epochs, spec.max_steps)
         plan = make_plan(by_epochs, max_steps=spec.max_steps, eval_every=spec.eval_every)
         progress = Progress(0, plan, identity, base_eval_loss=base_loss, eval_loss=base_loss)
         if spec.time_budget_s is not None:
-            step_s, speed = self.measure()
+            speed = self.measure()
+            step_s = sum(self.lengths) / self._steps(1, None) / speed
             start = time.perf_counter()
             checkpoint.save(self.run_dir, progress, self.model, self.optimizer)
             checkpoint.remove_all(self.run_dir)
