@@ -218,6 +218,7 @@ def _fetch_rest(
     try:
         answer = urllib.request.urlopen(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and offset:  # we hold all of it, or another file: the digest decides
             return True
         raise
@@ -243,6 +244,8 @@ def _copy(
 
 
 def _unreachable(url: str, error: Exception) -> SlipwayError:
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
     if isinstance(error, urllib.error.HTTPError) and error.code in (404, 410):
         return NotFoundError("download.not_found", tr("{url} does not exist", url=url))
     reason = error.reason if isinstance(error, urllib.error.URLError) else error

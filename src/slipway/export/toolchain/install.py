@@ -34,7 +34,7 @@ from slipway.export.toolchain.model import (
     VERSION,
     Toolchain,
 )
-from slipway.export.toolchain.selftest import TestResult, self_test
+from slipway.export.toolchain.selftest import SelfTestResult, self_test
 from slipway.export.toolchain.variants import Variant, ladder
 
 OnProgress = Callable[[str, float | None, float | None], None]
@@ -50,7 +50,7 @@ class Steps:
 
     fetch: Callable[[Home, OnProgress], Path]
     build: Callable[[Home, Path, Variant, int, OnProgress], Path]
-    test: Callable[[Toolchain], TestResult]
+    test: Callable[[Toolchain], SelfTestResult]
 
 
 def install_toolchain(
@@ -101,7 +101,7 @@ def install_toolchain(
         return toolchain
 
 
-def _require_passed(toolchain: Toolchain, result: TestResult) -> None:
+def _require_passed(toolchain: Toolchain, result: SelfTestResult) -> None:
     if not result.passed:
         raise ProofError(
             "toolchain.self_test",
@@ -219,7 +219,7 @@ def _keep(
     home: Home,
     built: Toolchain,
     variant: Variant,
-    result: TestResult,
+    result: SelfTestResult,
     rejected: dict[str, dict[str, str]],
     seconds: float,
 ) -> Toolchain:

@@ -30,7 +30,7 @@ _MAX_RATIO = 1.25  # correct kernels stay within 1.09 on these weights, Q4_K_M b
 
 
 @dataclass(frozen=True, slots=True)
-class TestResult:
+class SelfTestResult:
     """What the self-test found.
 
     Attributes:
@@ -44,7 +44,7 @@ class TestResult:
     seconds: float
 
 
-def self_test(toolchain: Toolchain, on_type: Callable[[str], None] | None = None) -> TestResult:
+def self_test(toolchain: Toolchain, on_type: Callable[[str], None] | None = None) -> SelfTestResult:
     """Run the test of every type in `TYPES`; stops at the first crash, since a rebuild follows."""
     started = time.monotonic()
     failures: dict[str, str] = {}
@@ -53,7 +53,7 @@ def self_test(toolchain: Toolchain, on_type: Callable[[str], None] | None = None
         try:
             reference = _reference(toolchain, folder)
         except ToolError as error:
-            return TestResult(False, {"F32": _reason(error)}, time.monotonic() - started)
+            return SelfTestResult(False, {"F32": _reason(error)}, time.monotonic() - started)
         for type_name in TYPES:
             if on_type:
                 on_type(type_name)
@@ -64,7 +64,7 @@ def self_test(toolchain: Toolchain, on_type: Callable[[str], None] | None = None
             if problem:
                 failures[type_name] = problem
                 break
-    return TestResult(not failures, failures, time.monotonic() - started)
+    return SelfTestResult(not failures, failures, time.monotonic() - started)
 
 
 def _reference(toolchain: Toolchain, folder: Path) -> float:

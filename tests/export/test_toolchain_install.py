@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from slipway.core.errors import ProofError, ResourceError
+from slipway.core.events import EventLog
+from slipway.core.manifest import read_manifest
+from slipway.core.paths import Home
+from slipway.export.toolchain import Toolchain, find_toolchain, install_toolchain
+from slipway.export.toolchain import build as build_module
+from slipway.export.toolchain.build import find_build_tools, parse_progress
+from slipway.export.toolchain.install import OnProgress, Steps, new_enough, program_version
+from slipway.export.toolchain.selftest import SelfTestResult, self_test
+from slipway.export.toolchain.source import extract
+from slipway.export.toolchain.status import describe
+from slipway.export.toolchain.variants import Variant, ladder
+from slipway.testing.toolchain import CRASH_SIGILL, FakeToolchain
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.delenv("SLIPWAY_TOOLCHAIN", raising=False)
+    monkeypatch.setattr(
+        "slipway.export.toolchain.install.candidate_on_path", lambda: None, raising=True
+    )
+    monkeypatch.setattr("slipway.export.toolchain.find.candidate_on_path", lambda: None)
+    return Home(tmp_path / "home")
+
+
+class FakeBuilds:
+    """Builds whose benchmark dies with SIGILL for the variants named, and a test that runs it."""
+
+    def __init__(self, tmp_path: Path, crashing: set[str]) -> None:
+        self.tmp_path = tmp_path
+        self.crashing = crashing
+        self.built: list[str] = []
+
+    def steps(self) -> Steps:
+        return Steps(self.fetch, self.build, self.test)
+
+    def fetch(self, home: Home, report: OnProgress) -> Path:
+        return FakeToolchain(self.tmp_path / "tree").source
+
+    def build(
+        self, home: Home, tree: Path, variant: Variant, jobs: int, report: OnProgress
+    ) -> Path:
+        self.built.append(variant.name)
+        body = CRASH_SIGILL if variant.name in self.crashing else "exit 0"
+        return FakeToolchain(self.tmp_path / variant.name, llama_bench=body).bin
+
+    def test(self, toolchain: Toolchain) -> SelfTestResult:
+        from slipway.core import process
+        from slipway.core.errors import ToolError
+
+        try:
+            process.run([toolchain.program("llama-bench")])
+        except ToolError as error:
+            return SelfTestResult(False, {"Q8_0": error.message_en}, 0.0)
+        return SelfTestResult(True, {}, 0.0)
+
+
+def test_build_that_crashes_is_replaced_by_the_next_variant(home: Home, tmp_path: Path) -> None:
+    builds = FakeBuilds(tmp_path, {"native"})
+    events: list[dict[str, object]] = []
+    made = install_toolchain(home, events=EventLog(None, events.append), steps=builds.steps())
+    assert len(builds.built) == 2 and made.variant == builds.built[1]
+    manifest = read_manifest(made.folder, kind="toolchain")
+    assert "SIGILL" in manifest.notes["rejected"]["native"]["Q8_0"]
+    assert "native" in manifest.notes["why"]
+    assert any(event["type"] == "log" and event["variant"] == "native" for event in events)
+
+    found = find_toolchain(home)
+    assert found is not None and found.folder == made.folder
+    assert "SIGILL" in describe(found)["rejected"]["native"]["Q8_0"]
+
+
+def test_good_build_is_kept_and_not_built_again(home: Home, tmp_path: Path) -> None:
+    builds = FakeBuilds(tmp_path, set())
+    install_toolchain(home, steps=builds.steps())
+    again = install_toolchain(home, steps=builds.steps())
+    assert builds.built == ["native"] and again.provider == "cache"
+
+
+def test_when_every_variant_crashes_nothing_is_installed(home: Home, tmp_path: Path) -> None:
+    everything = {"native", "native-noamx", "native-avx512f", "avx2", "baseline", "portable"}
+    with pytest.raises(ProofError, match="SIGILL"):
+        install_toolchain(home, steps=FakeBuilds(tmp_path, everything).steps())
+    assert find_toolchain(home) is None
+
+
+def test_configured_tools_that_crash_are_refused(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeToolchain(tmp_path / "mine", llama_bench=CRASH_SIGILL)
+    monkeypatch.setenv("SLIPWAY_TOOLCHAIN", str(fake.folder))
+    with pytest.raises(ProofError, match="SIGILL"):
+        install_toolchain(home, steps=FakeBuilds(tmp_path, set()).steps())
+
+
+def test_self_test_reports_the_signal_that_killed_a_program(tmp_path: Path) -> None:
+    fake = FakeToolchain(tmp_path, llama_perplexity=CRASH_SIGILL)
+    gguf = fake.source / "gguf-py" / "gguf"
+    gguf.mkdir()
+    (gguf / "__init__.py").write_text("raise SystemExit(0)\n")  # no model is needed to crash
+    result = self_test(Toolchain(tmp_path, fake.bin, fake.source, "x", "native"))
+    assert not result.passed and "SIGILL" in result.failures["F32"]
+
+
+def test_missing_compiler_names_it_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(build_module.sys, "executable", str(tmp_path / "python"))
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ResourceError, match=r"g\+\+") as caught:
+        find_build_tools()
+    assert caught.value.code == "toolchain.no_compiler" and "install" in caught.value.hint_en
+
+
+def test_without_cmake_only_the_package_is_suggested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("make", "gcc", "g++"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(build_module.sys, "executable", str(tmp_path / "python"))
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ResourceError) as caught:
+        find_build_tools()
+    assert "pip install cmake" in caught.value.hint_en
+
+
+def archive(path: Path, names: dict[str, bytes | None]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in names.items():
+            member = tarfile.TarInfo(name)
+            if data is None:
+                member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+                tar.addfile(member)
+            else:
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+TREE = "llama_cpp_python-1/vendor/llama.cpp"
+
+
+def test_only_the_tree_is_extracted(tmp_path: Path) -> None:
+    names: dict[str, bytes | None] = {
+        f"{TREE}/convert_hf_to_gguf.py": b"x",
+        f"{TREE}/src/a.cpp": b"y",
+        f"{TREE}/models/big.gguf": b"z",
+        f"{TREE}/../../../../evil": b"!",
+        "llama_cpp_python-1/setup.py": b"s",
+    }
+    tree = extract(archive(tmp_path / "a.tar.gz", names), tmp_path / "out" / "tree")
+    found = {str(p.relative_to(tree)) for p in tree.rglob("*") if p.is_file()}
+    assert found == {"convert_hf_to_gguf.py", "src/a.cpp"}
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_links_in_the_archive_are_refused(tmp_path: Path) -> None:
+    bad = archive(tmp_path / "a.tar.gz", {f"{TREE}/convert_hf_to_gguf.py": None})
+    with pytest.raises(ProofError):
+        extract(bad, tmp_path / "out" / "tree")
+    assert not (tmp_path / "out" / "tree").exists()
+
+
+def test_ladder_goes_from_fast_to_safe() -> None:
+    spr = frozenset({"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"})
+    names = [variant.name for variant in ladder(spr, "x86_64")]
+    assert names == ["native", "native-noamx", "native-avx512f", "avx2", "baseline"]
+    noamx = ladder(spr, "x86_64")[1]
+    assert "-DCMAKE_C_FLAGS=-mno-amx-int8 -mno-amx-tile -mno-amx-bf16" in noamx.cmake_flags()
+    assert [v.name for v in ladder(frozenset({"avx2"}), "x86_64")] == ["native", "avx2", "baseline"]
+    assert [v.name for v in ladder(frozenset(), "aarch64")] == ["native", "portable"]
+
+
+@pytest.mark.parametrize(
+    ("line", "fraction"),
+    [
+        ("[12/240] Building CXX", 0.05),
+        ("[ 40%] Building", 0.4),
+        ("[100%] Built", 1.0),
+        ("ld", None),
+    ],
+)
+def test_progress_of_ninja_and_make(line: str, fraction: float | None) -> None:
+    assert parse_progress(line) == fraction
+
+
+def test_versions_of_programs(tmp_path: Path) -> None:
+    fake = FakeToolchain(tmp_path)
+    for printed, version, good in [
+        ("version: 0.5.0-dev (build 1, commit 0c1e570)", "0.5.0-0c1e570", True),
+        ("version: 6123 (abcdef0)", "b6123-abcdef0", False),
+        ("hello", "unknown", False),
+    ]:
+        program = fake.script("llama-server", f"echo '{printed}'")
+        assert program_version(program) == version
+        assert new_enough(version) is good
