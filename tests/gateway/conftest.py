@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.gateway.gateway_for_tests import MAX_BODY, PRICE, Gateway
+from tests.gateway.gateway_for_tests import BUSY_MS, MAX_BODY, PRICE, Gateway
 
 from slipway.core.paths import Home
 from slipway.gateway import (
@@ -18,6 +18,12 @@ from slipway.gateway import (
 )
 from slipway.testing.asgi_server import AsgiServer
 from slipway.testing.fake_upstream import FakeUpstream
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database opened after this gives up waiting for others soon."""
+    monkeypatch.setattr("slipway.gateway.store.BUSY_TIMEOUT_MS", BUSY_MS)
 
 
 @pytest.fixture

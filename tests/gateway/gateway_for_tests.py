@@ -7,6 +7,7 @@ import httpx
 from slipway.gateway import Price, Store
 
 MAX_BODY = 200_000
+BUSY_MS = 400
 PRICE = Price(input=1_000_000, output=2_000_000)  # one and two micro-units a token
 
 

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
-from tests.gateway.gateway_for_tests import MAX_BODY, PRICE, Gateway
+from tests.gateway.gateway_for_tests import BUSY_MS, MAX_BODY, PRICE, Gateway
 
 from slipway.core.process import free_port
 from slipway.gateway import (
@@ -318,6 +320,48 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event(
     assert (row["error"], row["completion_tokens"]) == ("upstream_disconnected", 2)
     assert row["estimated"] and row["cost_micro"] > 0
     assert gateway.post(chat()).status_code == 200
+
+
+def test_an_error_event_of_the_upstream_is_passed_on_and_booked(
+    gateway: Gateway, upstream: FakeUpstream
+) -> None:
+    sent = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: {"error": "worker died"}\n\n'
+    upstream.script(FakeAnswer(body=sent, content_type="text/event-stream"))
+    assert stream(gateway, chat(stream=True)) == sent
+    row = last(gateway)
+    assert (row["status"], row["error"], row["completion_tokens"]) == (502, "upstream_error", 1)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_busy_database_is_a_503_to_try_again(gateway: Gateway, upstream: FakeUpstream) -> None:
+    with closing(sqlite3.connect(gateway.store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = gateway.post(chat())
+        assert answer.status_code == 503 and error_of(answer)["code"] == "busy"
+        assert answer.headers["retry-after"] == "1"
+        with gateway.client() as client:  # readers do not wait
+            assert client.get("/v1/models").status_code == 200
+    assert upstream.seen == []
+    assert gateway.post(chat()).status_code == 200
+
+
+@pytest.mark.usefixtures("impatient")
+def test_books_that_cannot_be_closed_at_once_are_closed_later(
+    gateway: Gateway, upstream: FakeUpstream
+) -> None:
+    upstream.script(FakeAnswer(delay_s=0.3))
+    with (
+        closing(sqlite3.connect(gateway.store.path, isolation_level=None)) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        answer = pool.submit(gateway.post, chat())
+        until(lambda: bool(upstream.seen))
+        other.execute("BEGIN IMMEDIATE")
+        time.sleep(0.3 + 1.5 * BUSY_MS / 1000)
+        other.execute("ROLLBACK")
+        assert answer.result().status_code == 200
+    assert last(gateway)["cost_micro"] == 9
+    assert check_books(gateway.store) == []
 
 
 def test_an_answer_that_breaks_off_is_an_error_without_cost(

@@ -36,6 +36,8 @@ from slipway.gateway.upstream import NotConnectedError, Upstreams, error_from_an
 log = logging.getLogger("slipway.gateway")
 ENDPOINTS: dict[str, Endpoint] = {path: path for path in get_args(Endpoint)}
 _CLIENT_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+# each waits for the database as long as its busy timeout
+_BOOK_ATTEMPTS = 3
 T = TypeVar("T")
 
 
@@ -226,11 +228,14 @@ class Relay:
         await asyncio.shield(task)
 
     async def _write_books(self, exchange: Exchange) -> None:
-        try:
-            row = await self.in_database(close, self._store, exchange)
-        except SlipwayError:
-            # the hold stays with this process and is released when a gateway starts after it
-            log.exception("%s could not be written to the books", exchange.call.request_id)
+        for attempt in range(1, _BOOK_ATTEMPTS + 1):
+            try:
+                row = await self.in_database(close, self._store, exchange)
+                break
+            except SlipwayError:
+                # when it never works the hold stays, until a gateway starts after this process
+                log.exception("%s is not in the books (%d)", exchange.call.request_id, attempt)
+        else:
             return
         if row is None:
             return
