@@ -19,7 +19,7 @@ from slipway.export.toolchain import Toolchain
 PROMPT_TOKENS = 256
 DECODE_TOKENS = 32
 _CONTEXT = 2048  # tokens of context in the memory measurement
-_TRIES = 3  # llama.cpp writes its log from a thread that a quick exit can cut off
+_TRIES = 8  # llama.cpp writes its log from a thread that a quick exit can cut off
 
 
 @dataclass(frozen=True, slots=True)
