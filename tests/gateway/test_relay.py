@@ -40,6 +40,12 @@ def last(gateway: Gateway) -> dict[str, Any]:
     return list_requests(gateway.store, 1)[0]
 
 
+def outcome(gateway: Gateway, request_id: str) -> str:
+    with gateway.store.read() as db:
+        query = "SELECT state FROM holds WHERE request_id = ?"
+        return str(db.exec_driver_sql(query, (request_id,)).scalar_one())
+
+
 def until(condition: Callable[[], bool], seconds: float = 5) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -59,6 +65,7 @@ def test_an_answer_comes_through_unchanged_and_is_booked(
     assert (row["prompt_tokens"], row["completion_tokens"], row["cost_micro"]) == (3, 3, 9)
     assert (row["user"], row["token"], row["channel"]) == ("ada", "laptop", "main")
     assert row["priced"] and not row["estimated"] and not row["stream"]
+    assert outcome(gateway, row["request_id"]) == "settled"
     assert list_tokens(gateway.store)[0].used_micro == 9
     assert check_books(gateway.store) == []
 
@@ -272,6 +279,7 @@ def test_errors_of_the_upstream_are_relayed_and_cost_nothing(
         assert answer.headers.get("retry-after") == sent.headers.get("Retry-After")
         row = last(gateway)
         assert (row["status"], row["error"], row["cost_micro"]) == (status, code, 0)
+        assert outcome(gateway, row["request_id"]) == "released"
     token = list_tokens(gateway.store)[0]
     assert (token.used_micro, token.held_micro) == (0, 0)
 
