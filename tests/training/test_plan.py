@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from slipway.training.plan import (
     LEAST_STEPS,
     Costs,
+    Plan,
     learning_rate,
     make_plan,
+    shortened,
     step_rows,
     steps_in_epochs,
 )
@@ -87,3 +89,14 @@ def test_counting_stops_beyond_the_limit() -> None:
     lengths = [10] * 10
     assert steps_in_epochs(lengths, 20, 0, 1e9, limit=7) == 10
     assert steps_in_epochs(lengths, 20, 0, 2.5, limit=100) == 13
+
+
+def test_a_run_on_a_machine_that_became_slow_is_cut_to_its_budget() -> None:
+    plan = Plan(100, 25, "time_budget", tokens_per_s=500.0, prepared_s=20.0)
+    assert shortened(plan, 25, 20 + 25 * 1.0, 125, 3) is plan  # as measured
+    assert shortened(plan, 26, 20 + 26 * 9.0, 125, 3) is plan  # not at a quarter
+    late = shortened(plan, 25, 20 + 25 * 2.0, 125, 3)
+    assert late.total_steps == 25 + 26
+    assert late.eval_every == plan.eval_every
+    assert shortened(plan, 75, 500.0, 125, 3).total_steps == 76
+    assert shortened(plan, 100, 500.0, 125, 3) is plan

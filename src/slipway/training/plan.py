@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 LEAST_STEPS = 8
@@ -23,12 +23,14 @@ class Plan:
     Attributes:
         reason: what set the length: `epochs`, `max_steps` or `time_budget`.
         tokens_per_s: measured before the first step (0 when nothing was measured).
+        prepared_s: seconds of the run that had passed before the first step.
     """
 
     total_steps: int
     eval_every: int
     reason: Literal["epochs", "max_steps", "time_budget"]
     tokens_per_s: float = 0.0
+    prepared_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,25 @@ def make_plan(
         if affordable < total:
             total, reason = affordable, "time_budget"
     return Plan(total, eval_interval(total, eval_every), reason, tokens_per_s)  # type: ignore[arg-type]
+
+
+def shortened(plan: Plan, step: int, seconds: float, budget_s: float, finish_s: float) -> Plan:
+    """The plan cut to the time budget when the steps took much longer than was measured.
+
+    A machine that others use too may slow down after the measurement. The plan is looked at after
+    each quarter of it, and cut only when it would overrun by more than a tenth of its steps.
+
+    Args:
+        step, seconds: done and passed so far.
+    """
+    quarter = max(1, plan.total_steps // 4)
+    if step % quarter or not 0 < step < plan.total_steps:
+        return plan
+    step_s = (seconds - plan.prepared_s) / step
+    total = step + max(1, math.floor((budget_s - finish_s - seconds) / step_s))
+    if total > 0.9 * plan.total_steps:
+        return plan
+    return replace(plan, total_steps=total, reason="time_budget")
 
 
 def _affordable(seconds: float, eval_every: int, costs: Costs, save_every_s: float) -> int:

@@ -23,7 +23,14 @@ from slipway.training.batch import batches, losses
 from slipway.training.checkpoint import Progress
 from slipway.training.evaluate import rows_loss
 from slipway.training.memory import memory, peak_memory
-from slipway.training.plan import Costs, learning_rate, make_plan, step_rows, steps_in_epochs
+from slipway.training.plan import (
+    Costs,
+    learning_rate,
+    make_plan,
+    shortened,
+    step_rows,
+    steps_in_epochs,
+)
 from slipway.training.spec import TrainSpec
 
 _PROBE_STEPS = 5
@@ -191,7 +198,8 @@ class Trainer:
             tokens_per_s=plan.tokens_per_s,
             time_budget_s=spec.time_budget_s,
         )
-        progress = replace(progress, plan=plan, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        progress = replace(progress, plan=replace(plan, prepared_s=seconds), seconds=seconds)
         checkpoint.save(self.run_dir, progress, self.model, self.optimizer)
         return progress
 
@@ -216,7 +224,9 @@ class Trainer:
                 progress = self._advance(progress, result, now - begun, now - start)
                 self._tell(progress, result, epoch, rate, now - start)
                 progress = self._evaluate_if_due(progress)
-                if self._is_due(progress.step, saved_at):
+                plan = progress.plan
+                progress = self._shorten_if_late(progress, time.perf_counter() - begun)
+                if self._is_due(progress.step, saved_at) or progress.plan != plan:
                     self._save(progress, begun)
                     saved_at, saved_step = time.monotonic(), progress.step
             # an interrupt may have come between the last step and its eval
@@ -227,6 +237,22 @@ class Trainer:
             raise
         self._save(progress, begun)
         return replace(progress, seconds=time.perf_counter() - begun)
+
+    def _shorten_if_late(self, progress: Progress, seconds: float) -> Progress:
+        budget = self.spec.time_budget_s
+        if budget is None:
+            return progress
+        plan = shortened(progress.plan, progress.step, seconds, budget, _FINISH_S)
+        if plan == progress.plan:
+            return progress
+        self.events.emit(
+            "log",
+            message=f"plan: cut from {progress.plan.total_steps} to {plan.total_steps} steps, "
+            "as the machine became slower than measured",
+            total_steps=plan.total_steps,
+            was=progress.plan.total_steps,
+        )
+        return replace(progress, plan=plan)
 
     def _rate(self, progress: Progress) -> float:
         return learning_rate(
