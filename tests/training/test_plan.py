@@ -10,6 +10,7 @@ from slipway.training.plan import (
     LEAST_STEPS,
     Costs,
     Plan,
+    affordable_evals,
     learning_rate,
     make_plan,
     shortened,
@@ -100,3 +101,13 @@ def test_a_run_on_a_machine_that_became_slow_is_cut_to_its_budget() -> None:
     assert late.eval_every == plan.eval_every
     assert shortened(plan, 75, 500.0, 125, 3).total_steps == 76
     assert shortened(plan, 100, 500.0, 125, 3) is plan
+
+
+def test_a_short_budget_is_not_spent_on_evals() -> None:
+    assert affordable_evals(400.0, 4.0) == 4
+    assert affordable_evals(60.0, 4.0) == 2
+    assert affordable_evals(10.0, 4.0) == 1
+    costs = Costs(step_s=0.5, eval_s=4.0, save_s=0.2, finish_s=3.0)
+    plan = make_plan(900, max_steps=None, eval_every=0, seconds_left=40, costs=costs)
+    assert plan.total_steps * 0.5 > 26
+    assert plan.eval_every == plan.total_steps

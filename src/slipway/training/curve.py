@@ -39,6 +39,7 @@ def draw_curve(events: Path, png: Path, *, title: str) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise missing_extra("matplotlib", "train") from error
     train, evals = curve_points(events)
@@ -68,6 +69,7 @@ def draw_curve(events: Path, png: Path, *, title: str) -> None:
                 color="#c8501e",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8},
             )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("loss (nats per label token)")
     # matplotlib's own font has no Chinese, and would warn for each missing letter

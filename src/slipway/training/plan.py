@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 LEAST_STEPS = 8
+EVALS = 4
 _SAFETY = 0.97  # part of the remaining seconds that is planned; the rest is for jitter
 
 
@@ -88,9 +89,14 @@ def steps_in_epochs(
     return max(1, full + math.ceil((epochs - whole) * in_epoch))
 
 
-def eval_interval(total_steps: int, eval_every: int) -> int:
-    """Steps between evals; 0 means that four evals are spread over the run."""
-    return eval_every or max(1, math.ceil(total_steps / 4))
+def eval_interval(total_steps: int, eval_every: int, evals: int = EVALS) -> int:
+    """Steps between evals; 0 means that `evals` are spread over the run, one at its end."""
+    return eval_every or max(1, math.ceil(total_steps / evals))
+
+
+def affordable_evals(seconds: float, eval_s: float) -> int:
+    """How many of `EVALS` evals fit into a seventh of the seconds; at least the last one."""
+    return max(1, min(EVALS, math.floor(seconds / 7 / max(eval_s, 1e-6))))
 
 
 def make_plan(
@@ -112,11 +118,13 @@ def make_plan(
     total, reason = epoch_steps, "epochs"
     if max_steps is not None and max_steps < total:
         total, reason = max_steps, "max_steps"
+    evals = EVALS
     if seconds_left is not None and costs is not None:
-        affordable = _affordable(seconds_left * _SAFETY, eval_every, costs, save_every_s)
+        evals = affordable_evals(seconds_left, costs.eval_s)
+        affordable = _affordable(seconds_left * _SAFETY, eval_every, evals, costs, save_every_s)
         if affordable < total:
             total, reason = affordable, "time_budget"
-    return Plan(total, eval_interval(total, eval_every), reason, tokens_per_s)  # type: ignore[arg-type]
+    return Plan(total, eval_interval(total, eval_every, evals), reason, tokens_per_s)  # type: ignore[arg-type]
 
 
 def shortened(plan: Plan, step: int, seconds: float, budget_s: float, finish_s: float) -> Plan:
@@ -138,7 +146,9 @@ def shortened(plan: Plan, step: int, seconds: float, budget_s: float, finish_s: 
     return replace(plan, total_steps=total, reason="time_budget")
 
 
-def _affordable(seconds: float, eval_every: int, costs: Costs, save_every_s: float) -> int:
+def _affordable(
+    seconds: float, eval_every: int, evals: int, costs: Costs, save_every_s: float
+) -> int:
     """Steps that fit `seconds` with their evals and saves, at least `LEAST_STEPS`."""
     step_s = max(costs.step_s, 1e-6)
     step_with_saves = step_s * (1 + costs.save_s / save_every_s)
@@ -146,7 +156,7 @@ def _affordable(seconds: float, eval_every: int, costs: Costs, save_every_s: flo
     if eval_every:
         steps = seconds / (step_with_saves + costs.eval_s / eval_every)
     else:
-        steps = (seconds - 4 * costs.eval_s) / step_with_saves
+        steps = (seconds - evals * costs.eval_s) / step_with_saves
     return max(LEAST_STEPS, math.floor(steps))
 
 

@@ -65,7 +65,7 @@ class TrainSpec(BaseModel):
         default=1.0, gt=0, description="longer gradients are scaled down to it"
     )
     eval_every: int = Field(
-        default=0, ge=0, description="steps between evals; 0: four evals in the run"
+        default=0, ge=0, description="steps between evals; 0: up to four in the run"
     )
     save_every_s: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
     save_every_steps: int | None = Field(

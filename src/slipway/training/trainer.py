@@ -298,6 +298,7 @@ class Trainer:
         self, progress: Progress, result: StepResult, epoch: int, rate: float, step_s: float
     ) -> None:
         left = progress.plan.total_steps - progress.step
+        per_step = (progress.seconds - progress.plan.prepared_s) / progress.step
         self.events.emit(
             "metric",
             kind="train",
@@ -309,6 +310,6 @@ class Trainer:
             grad_norm=round(result.grad_norm, 5),
             tokens=progress.tokens,
             tokens_per_s=round(result.tokens / step_s, 1),
-            eta_s=round(left * progress.seconds / max(1, progress.step), 1),
+            eta_s=round(left * per_step, 1),
             memory_bytes=memory(self.device),
         )
