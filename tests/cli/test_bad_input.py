@@ -87,12 +87,14 @@ def test_broken_row_is_named_by_line_and_the_others_are_counted(
     assert "train.jsonl:2" in captured.out + captured.err
 
 
-def test_unknown_quant_type_offers_the_nearest(
-    capsys: pytest.CaptureFixture[str], folder: Path
+def test_quantise_without_tools_says_how_to_get_them(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PATH", str(folder))
     (folder / "g").mkdir()
-    code, error = fails(capsys, "quantize", "g", "-t", "Q4_K_X", "-o", "x")
-    assert code == 2 and "Q4_K_M" in error
+    code, error = fails(capsys, "quantize", "g", "-t", "Q4_K_M", "-o", "x")
+    assert code == 6 and "slipway toolchain install" in error
+    assert [p.name for p in folder.iterdir()] == ["g"]
 
 
 def test_modelfile_errors_name_file_and_line(
