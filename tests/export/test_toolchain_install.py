@@ -207,3 +207,19 @@ def test_versions_of_programs(tmp_path: Path) -> None:
         program = fake.script("llama-server", f"echo '{printed}'")
         assert program_version(program) == version
         assert new_enough(version) is good
+
+
+def test_self_test_passes_on_good_tools_and_sees_wrong_numbers(
+    tools: Toolchain, tmp_path: Path
+) -> None:
+    assert self_test(tools).passed
+
+    broken = FakeToolchain(tmp_path)
+    gguf_py = broken.source / "gguf-py"
+    gguf_py.rmdir()
+    gguf_py.symlink_to(tools.gguf_py)
+    broken.script("llama-quantize", f'exec "{tools.program("llama-quantize")}" "$@"')
+    number = "case $* in *F32.gguf*) n=500;; *) n=900;; esac"
+    broken.script("llama-perplexity", f'{number}; echo "Final estimate: PPL = $n +/- 1"')
+    result = self_test(Toolchain(tmp_path, broken.bin, broken.source, "x", "native"))
+    assert "wrong numbers" in result.failures["F16"]

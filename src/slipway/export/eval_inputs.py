@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from slipway.export.evaluation import EvalPlan
 
 _MIN_CONTEXT = 64
+_MIN_SCORED = 100
 _MIN_LOSS_ROWS = 32
 _MIN_QUANT_ROWS = 8
 
@@ -158,20 +160,30 @@ def _text(plan: EvalPlan, samples: Sequence[Sample], work: Path) -> tuple[TextSp
     text = "\n\n".join(pieces)
     tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
     context = plan.context
-    while context > _MIN_CONTEXT and tokens < 2 * context:
+    while context > _MIN_CONTEXT and not _enough(tokens, context):
         context //= 2
-    if tokens < 2 * context:
+    if not _enough(tokens, context):
+        needed = context * _chunks_for_statistics(context)
         raise InputError(
             "eval.text_too_short",
             tr(
                 "the text for perplexity has {tokens} tokens; {needed} are needed",
                 tokens=tokens,
-                needed=2 * _MIN_CONTEXT,
+                needed=needed,
             ),
             tr("give a longer one with `--text FILE`"),
         )
     path = work / "text.txt"
     path.write_text(text, encoding="utf-8")
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    spec = TextSpec(path, context, min(plan.chunks, tokens // context))
-    return spec, digest, len(tokenizer)
+    chunks = max(plan.chunks, _chunks_for_statistics(context))
+    return TextSpec(path, context, min(chunks, tokens // context)), digest, len(tokenizer)
+
+
+def _enough(tokens: int, context: int) -> bool:
+    return tokens // context >= _chunks_for_statistics(context)
+
+
+def _chunks_for_statistics(context: int) -> int:
+    """Chunks (two at least) that give the 100 scored tokens below which no KLD is reported."""
+    return max(2, math.ceil(_MIN_SCORED / (context // 2 - 1)))

@@ -110,7 +110,7 @@ def evaluate_models(plan: EvalPlan, *, events: EventLog | None = None) -> EvalRe
     with tempfile.TemporaryDirectory(prefix="slipway-eval-") as name:
         inputs = gather(plan, Path(name))
         log = events or EventLog(None)
-        parts = Parts(plan.out_dir / "parts", log, total=6 + 4 * len(plan.quants) + 2)
+        parts = Parts(plan.out_dir / "parts", log, total=6 + 3 * len(plan.quants))
         base, tuned = _losses(plan, inputs, parts)
         unquantised, quants = _texts(inputs, parts)
         _speeds(inputs, parts, unquantised, quants)
