@@ -23,6 +23,7 @@ from slipway.demo.options import examples_folder
 EMBED_BASE = "starter-embed"
 # Steps between evals for a run that shall be short: only the first and the last are made.
 NO_EVALS_BETWEEN = 1_000_000
+MOSTLY_CJK = 0.3
 
 
 def look_at_machine(context: DemoContext, results: Results) -> Outputs:
@@ -207,6 +208,12 @@ def quantise(context: DemoContext, results: Results) -> Outputs:
     }
 
 
+def _text_file(results: Results) -> Path:
+    """Prose in the dataset's language, for perplexity and KLD."""
+    share = results["data"]["stats"]["splits"]["train"]["cjk_share"]
+    return examples_folder() / "text" / ("zh.txt" if share > MOSTLY_CJK else "en.txt")
+
+
 def evaluate(context: DemoContext, results: Results) -> Outputs:
     """Base, tuned and quants on held-out rows and a text, by numbers and side by side."""
     from slipway.export import EvalPlan, evaluate_models
@@ -224,6 +231,7 @@ def evaluate(context: DemoContext, results: Results) -> Outputs:
         base_gguf=Path(convert_outputs["base"]["folder"]),
         quants={kind: Path(o["folder"]) for kind, o in results["quantise"].items()},
         heldout=context.data,
+        text=_text_file(results),
         rows=context.options.eval_rows,
         chunks=context.options.eval_chunks,
         home=context.home,
