@@ -10,6 +10,7 @@ from typing import Any
 
 from slipway.core.errors import NotFoundError
 from slipway.core.events import EventLog
+from slipway.core.files import write_text
 from slipway.core.i18n import Text, tr
 from slipway.core.paths import Home
 from slipway.demo import build_stages, serve_stages
@@ -107,6 +108,19 @@ def _dataset_state(folder: Path) -> Any:
     return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
 
 
+def _default_base(home: Home, options: DemoOptions) -> str:
+    """The base for whoever names none, decided once, so that a later run continues the same demo
+    whether or not a hub answers that day; `fresh` decides anew."""
+    from slipway.store.pull import default_base
+
+    record = home.root / "demo" / "default_base"
+    if record.is_file() and not options.fresh:
+        return record.read_text(encoding="utf-8").strip()
+    base = default_base(options.language)
+    write_text(record, base + "\n")
+    return base
+
+
 def _remove_products(folder: Path) -> None:
     for old in folder.iterdir():
         if old.is_dir():
@@ -132,10 +146,9 @@ def run_demo(
         the context, a record of each stage, and the report's folder.
     """
     from slipway.demo.report import write_report
-    from slipway.store.pull import default_base
 
     home = home or Home.current()
-    base = options.base or default_base(options.language)
+    base = options.base or _default_base(home, options)
     data = (options.data or default_data(base, options.language)).expanduser().resolve()
     if not data.exists():
         raise NotFoundError(
