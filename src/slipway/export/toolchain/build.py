@@ -18,6 +18,7 @@ from slipway.core.i18n import tr
 from slipway.export.toolchain.model import LLAMA_COMMIT, PROGRAMS
 from slipway.export.toolchain.variants import Variant
 
+_ALL = "slipway-tools"  # one target, so that make reports one progress
 TARGETS = (*PROGRAMS, "llama-imatrix", "llama-gguf-split")
 
 OnFraction = Callable[[float, float | None], None]
@@ -40,19 +41,35 @@ _SETTINGS = (
 
 # Argument parsing, HTTP and chat templates take most of the compiler's time and none of the
 # engine's: -O1 there (the last -O on the command line wins) saves a third of the build.
-_COLD_CODE = """\
-function(slipway_cold_code)
+_INCLUDE = f"""\
+function(slipway_targets)
   foreach(target llama-common server-context llama-server-impl mtmd cpp-httplib
-          llama-bench-impl llama-quantize-impl llama-imatrix
-          llama-tokenize llama-gguf-split)
-    if(TARGET ${target})
-      target_compile_options(${target} PRIVATE -O1)
+          llama-bench-impl llama-quantize-impl llama-imatrix llama-tokenize llama-gguf-split)
+    if(TARGET ${{target}})
+      target_compile_options(${{target}} PRIVATE -O1)
     endif()
   endforeach()
+  target_sources(llama-perplexity PRIVATE ${{CMAKE_BINARY_DIR}}/slipway_flush.cpp)
+  add_custom_target({_ALL})
+  add_dependencies({_ALL} {" ".join(TARGETS)})
 endfunction()
-if(COMMAND cmake_language AND NOT CMAKE_VERSION VERSION_LESS 3.19)
-  cmake_language(DEFER DIRECTORY ${CMAKE_SOURCE_DIR} CALL slipway_cold_code)
+if(NOT CMAKE_VERSION VERSION_LESS 3.19)
+  cmake_language(DEFER DIRECTORY ${{CMAKE_SOURCE_DIR}} CALL slipway_targets)
 endif()
+"""
+
+# `llama-perplexity` leaves its log to a thread that the end of the program cuts off, with the
+# result in it when the machine is busy; this object is destroyed after main and waits for it.
+_FLUSH = """\
+struct common_log;
+struct common_log * common_log_main();
+void common_log_flush(struct common_log * log);
+namespace {
+struct slipway_flush {
+    slipway_flush() { common_log_main(); }
+    ~slipway_flush() { common_log_flush(common_log_main()); }
+} at_exit;
+}
 """
 
 
@@ -147,10 +164,12 @@ def build(
     tools = find_build_tools()
     nice = [found] if (found := shutil.which("nice")) else []
     environment = {"CC": tools.cc, "CXX": tools.cxx}
-    if not (build_dir / ("build.ninja" if tools.ninja else "Makefile")).is_file():
+    rules = build_dir / ("build.ninja" if tools.ninja else "Makefile")
+    if not rules.is_file():
         shutil.rmtree(build_dir, ignore_errors=True)  # half configured, or by another generator
         include = build_dir / "slipway.cmake"
-        write_text(include, _COLD_CODE)
+        write_text(include, _INCLUDE)
+        write_text(build_dir / "slipway_flush.cpp", _FLUSH)
         process.run(
             [
                 tools.cmake,
@@ -163,9 +182,11 @@ def build(
             ],
             env=environment,
         )
+    known = _ALL in rules.read_text(encoding="utf-8", errors="replace")
+    targets = [_ALL] if known else TARGETS  # CMake before 3.19 cannot defer
     # the maker itself, not `cmake --build`: a kill of this process must end the compilers' parent
     process.run(
-        [*nice, tools.maker, "-C", build_dir, f"-j{jobs}", *TARGETS],
+        [*nice, tools.maker, "-C", build_dir, f"-j{jobs}", *targets],
         env=environment,
         on_line=_Progress(on_fraction) if on_fraction else None,
     )
