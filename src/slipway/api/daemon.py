@@ -44,8 +44,11 @@ class Daemon:
         self.metrics = Metrics(self.residency)
 
     async def start(self) -> None:
-        """Open the connection pool and start the residency."""
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        """Open the HTTP client and start the residency."""
+        # No connection is used twice: on loopback a new one costs next to nothing, and only then
+        # does a refused connection prove that a dead worker never saw the request.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        self._session = aiohttp.ClientSession(connector=connector)
         self.client = EngineClient(self._session)
         await self.residency.start()
 

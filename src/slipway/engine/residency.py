@@ -283,6 +283,8 @@ class Residency:
 
     def _advance(self) -> None:
         self._waiting = [w for w in self._waiting if not w.granted.done()]
+        if self._waiting:
+            self._notice_deaths()
         rows = [entry.row() for entry in self._table.values()]
         actions = plan(rows, [w.spec for w in self._waiting], self.settings.max_loaded)
         for waiting, action in zip(list(self._waiting), actions, strict=True):
@@ -302,6 +304,13 @@ class Residency:
                 case Evict(id):
                     self.counters.evictions += 1
                     self._stop(self._table[id], f"room is needed for {waiting.name}")
+
+    def _notice_deaths(self) -> None:
+        """Drop idle workers that ended since the watch last looked, before they are granted."""
+        for entry in list(self._table.values()):
+            idle = entry.state == "ready" and not entry.leases
+            if idle and entry.worker and not entry.worker.is_running():
+                self._on_gone(entry, crashed=True)
 
     def _on_loaded(self, entry: _Entry, worker: Worker) -> None:
         entry.worker = worker

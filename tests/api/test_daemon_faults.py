@@ -1,0 +1,138 @@
+"""Crashes, disconnects, strangers, and what the metrics say of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import httpx
+import pytest
+from tests.api.conftest import RunningDaemon, StartDaemon
+
+
+def chat(text: str, **more: Any) -> dict[str, Any]:
+    return {"model": "shop:q4", "messages": [{"role": "user", "content": text}], **more}
+
+
+def until(condition: Any, seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def worker_pid(daemon: RunningDaemon) -> int:
+    (entry,) = daemon.app.state.daemon.residency._table.values()  # type: ignore[attr-defined]
+    return int(entry.worker.pid)
+
+
+def test_a_worker_that_dies_mid_stream_gives_an_error_line_and_the_next_request_works(
+    http: httpx.Client,
+) -> None:
+    lines = [json.loads(x) for x in http.post("/api/chat", json=chat("/die")).text.splitlines()]
+    assert [line["message"]["content"] for line in lines[:-1]] == ["I", " am"]
+    assert "engine stopped" in lines[-1]["error"]
+    assert http.post("/api/chat", json=chat("hello", stream=False)).status_code == 200
+    assert "slipway_worker_crashes_total 1.0" in http.get("/metrics").text
+
+
+def test_the_same_over_sse_and_without_a_stream(http: httpx.Client) -> None:
+    text = http.post("/v1/chat/completions", json=chat("/die", stream=True)).text
+    last = text.strip().split("\n\n")[-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine.lost"
+    assert http.post("/v1/chat/completions", json=chat("/die")).status_code == 500
+    assert http.post("/v1/chat/completions", json=chat("hello")).status_code == 200
+
+
+def test_a_worker_killed_while_idle_is_not_noticed_by_the_client(
+    daemon: RunningDaemon, http: httpx.Client
+) -> None:
+    http.post("/api/chat", json=chat("hello", stream=False))
+    os.kill(worker_pid(daemon), signal.SIGKILL)
+    answer = http.post("/api/chat", json=chat("hello again", stream=False))
+    assert answer.json()["message"]["content"] == "echo: hello again"
+
+
+def test_a_client_that_leaves_a_stream_frees_the_worker(
+    start_daemon: StartDaemon, shop: str
+) -> None:
+    daemon = start_daemon("--tokens-per-second", "20")
+    with daemon.client() as http:
+        with http.stream("POST", "/api/chat", json=chat("/count 1000")) as answer:
+            lines = answer.iter_lines()  # kept: dropping it would close the connection
+            next(lines)
+            assert [r.leases for r in daemon.residents()] == [1]
+        until(lambda: [r.leases for r in daemon.residents()] == [0])
+
+
+def test_a_client_that_leaves_before_the_answer_frees_the_worker(
+    start_daemon: StartDaemon, shop: str
+) -> None:
+    daemon = start_daemon("--tokens-per-second", "20")
+    with daemon.client() as http:
+        http.post("/api/generate", json={"model": "shop:q4"})
+        with pytest.raises(httpx.ReadTimeout):
+            http.post("/api/chat", json=chat("/count 1000", stream=False), timeout=0.3)
+        until(lambda: [r.leases for r in daemon.residents()] == [0])
+        assert 'status="499"' in http.get("/metrics").text
+
+
+def test_several_requests_are_served_at_once(start_daemon: StartDaemon, shop: str) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    daemon = start_daemon("--tokens-per-second", "40")
+    with daemon.client() as http, ThreadPoolExecutor(4) as pool:
+        http.post("/api/generate", json={"model": "shop:q4"})
+        begun = time.monotonic()
+        body = chat("/count 40", stream=False)
+        answers = list(pool.map(lambda _: http.post("/api/chat", json=body), range(4)))
+        assert all(answer.json()["eval_count"] == 40 for answer in answers)
+        assert time.monotonic() - begun < 3.0  # one after the other would take four
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error_with_the_engines_words(
+    start_daemon: StartDaemon, shop: str
+) -> None:
+    daemon = start_daemon("--fail-load")
+    with daemon.client() as http:
+        answer = http.post("/api/chat", json=chat("hello"))
+        assert answer.status_code == 500
+        assert "failed to load the model" in answer.json()["error"]
+        assert http.get("/api/version").status_code == 200
+
+
+def test_loading_that_takes_too_long_is_given_up(start_daemon: StartDaemon, shop: str) -> None:
+    daemon = start_daemon("--load-delay", "60", load_timeout_s=0.5)
+    with daemon.client() as http:
+        answer = http.post("/api/chat", json=chat("hello"))
+        assert answer.status_code == 500
+        assert "not ready" in answer.json()["error"]
+
+
+def test_foreign_hosts_and_pages_are_refused(http: httpx.Client) -> None:
+    assert http.get("/", headers={"host": "evil.example"}).status_code == 403
+    assert http.get("/", headers={"host": "localhost:11434"}).status_code == 200
+    assert http.get("/", headers={"host": "192.168.1.5"}).status_code == 200
+    bad = http.post("/api/chat", json=chat("x"), headers={"origin": "https://evil.example"})
+    assert bad.status_code == 403
+    assert http.get("/", headers={"origin": "http://localhost:3000"}).status_code == 200
+
+
+def test_a_request_id_is_kept_or_made(http: httpx.Client) -> None:
+    assert http.get("/", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    made = http.get("/", headers={"x-request-id": "a b\tc"}).headers["x-request-id"]
+    assert len(made) == 16
+
+
+def test_metrics_count_tokens_requests_and_first_token_times(http: httpx.Client) -> None:
+    http.post("/api/chat", json=chat("one two", stream=False))
+    text = http.get("/metrics").text
+    assert 'slipway_tokens_total{model="shop:q4",type="completion"} 3.0' in text
+    assert 'slipway_tokens_total{model="shop:q4",type="prompt"} 4.0' in text
+    assert 'slipway_requests_total{model="shop:q4",route="/api/chat",status="200"} 1.0' in text
+    assert 'slipway_time_to_first_token_seconds_count{model="shop:q4"} 1.0' in text
+    assert "slipway_models_loaded 1.0" in text
+    assert 'slipway_model_memory_bytes{model="shop:q4"}' in text
