@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
 DEMO ?=
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 
 .PHONY: help setup demo test test-slow check bench fix clean
 
@@ -21,16 +22,20 @@ help: ## list the targets
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { \
 	  echo "error: Python 3.11 or newer is needed; set it with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 6; }
-	$(PYTHON) -m venv $(VENV) || { \
+	@echo "making a virtual environment with $$($(PYTHON) --version) …"
+	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "error: Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 6; }
 
 $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train]'
+	@echo "installing $(TORCH) …"
+	@$(PIP) "$(TORCH)"
+	@echo "installing Slipway and what fine-tuning needs …"
+	@$(PIP) -e '.[train]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train,dev]'
+	@echo "installing what the tests need …"
+	@$(PIP) -e '.[train,dev]'
 	@touch $@
 
 setup: $(VENV)/.dev ## make the virtual environment with all extras
