@@ -1,0 +1,6 @@
+"""The demo's report: `report.json` (documented schema), `report.md`, and an offline `report.html`."""
+
+from slipway.demo.report.content import build_report
+from slipway.demo.report.write import write_report
+
+__all__ = ["build_report", "write_report"]
