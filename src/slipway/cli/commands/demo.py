@@ -104,20 +104,33 @@ class Screen:
         note(f"        {text}")
 
     def event(self, event: dict[str, Any]) -> None:
-        if event["type"] == "metric" and "loss" in event and "eta_s" in event:
+        kind = event["type"]
+        if kind == "metric" and "loss" in event and "eta_s" in event:
             memory = event.get("memory_bytes", 0) / 2**30
             self._live.show(
                 f"        {event['step']}/{event['total_steps']}  loss {event['loss']:.3f}  "
                 f"{event['tokens_per_s']:.0f} tok/s  {memory:.1f} GiB  ETA "
                 f"{duration(event['eta_s'])}"
             )
-        elif event["type"] == "metric" and "eval_loss" in event:
+        elif kind == "metric" and "eval_loss" in event:
             self.say(tr("held-out loss {loss:.3f}", loss=event["eval_loss"]))
-        elif event["type"] == "progress" and event.get("total"):
-            share = 100 * event.get("done", 0) / event["total"]
-            self._live.show(f"        {event.get('what', '')} {share:.0f} %")
-        elif event["type"] == "log" and event.get("message"):
+        elif kind == "progress":
+            self._live.show(progress_line(event))
+        elif kind == "log" and event.get("message"):
             self.say(str(event["message"]))
+
+
+def progress_line(event: dict[str, Any]) -> str:
+    """What a progress event says, on one line: what, how much of it, how long still."""
+    words = [str(event[key]) for key in ("stage", "unit", "quant", "model", "part") if key in event]
+    share = event.get("fraction")
+    if share is None and event.get("total"):
+        share = event.get("done", 0) / event["total"]
+    if share is not None:
+        words.append(f"{share:.0%}")
+    if event.get("eta_s") is not None:
+        words.append(f"ETA {duration(event['eta_s'])}")
+    return "        " + "  ".join(words)
 
 
 def print_summary(folder: Path, seconds: float, gateway: dict[str, Any], *, running: bool) -> None:
