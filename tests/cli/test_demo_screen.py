@@ -20,5 +20,5 @@ def test_events_without_the_expected_fields_do_no_harm(
     screen = Screen()
     for kind in ("state", "progress", "metric", "log", "artefact", "sample"):
         screen.event({"type": kind})
-    screen.event({"type": "metric", "kind": "eval", "step": 0, "eval_loss": 3.25})
+    screen.event({"type": "metric", "kind": "eval", "step": 0, "loss": 3.25})
     assert "3.250" in capsys.readouterr().err

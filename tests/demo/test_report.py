@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from slipway.core.events import EventLog
+
 from slipway.demo.report.charts import smooth
-from slipway.demo.report.content import _thin
+from slipway.demo.report.content import _thin, loss_curve
 from slipway.demo.report.write import WORDS, number
 
 
@@ -25,3 +29,15 @@ def test_smoothing_does_not_lag_at_the_start() -> None:
 
 def test_missing_numbers_are_shown_as_a_dash() -> None:
     assert number(None) == "–" and number(1.23456) == "1.235" and number(7) == "7"
+
+
+def test_curves_hold_each_step_once_and_eval_beside_training(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    log.emit("metric", kind="eval", step=0, loss=3.0)
+    for step, loss in ((1, 2.5), (2, 9.9), (2, 2.0), (3, 1.5)):
+        log.emit("metric", kind="train", step=step, loss=loss)
+    log.emit("metric", kind="eval", step=3, loss=1.75)
+    assert loss_curve(tmp_path / "events.jsonl") == {
+        "loss": [[1, 2.5], [2, 2.0], [3, 1.5]],
+        "eval_loss": [[0, 3.0], [3, 1.75]],
+    }

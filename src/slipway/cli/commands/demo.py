@@ -112,8 +112,8 @@ class Screen:
                 f"{event['tokens_per_s']:.0f} tok/s  {memory:.1f} GiB  ETA "
                 f"{duration(event['eta_s'])}"
             )
-        elif kind == "metric" and "eval_loss" in event:
-            self.say(tr("held-out loss {loss:.3f}", loss=event["eval_loss"]))
+        elif kind == "metric" and event.get("kind") == "eval":
+            self.say(tr("held-out loss {loss:.3f}", loss=event["loss"]))
         elif kind == "progress":
             self._live.show(progress_line(event))
         elif kind == "log" and event.get("message"):

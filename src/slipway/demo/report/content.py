@@ -50,21 +50,24 @@ def build_report(context: DemoContext, records: Sequence[StageRecord]) -> dict[s
         "quants": evaluation["quants"],
         "samples": evaluation.get("samples", []),
         "gateway": results["chat"]["gateway"],
-        "stages": [
-            {"name": r.name, "seconds": r.seconds, "cached": r.cached} for r in records
-        ],
+        "stages": [{"name": r.name, "seconds": r.seconds, "cached": r.cached} for r in records],
         "lineage": lineage(results),
     }
 
 
 def loss_curve(events: Path) -> dict[str, list[list[float]]]:
-    """Training and evaluation loss as [step, loss] points, thinned to at most 400 each."""
-    curves: dict[str, list[list[float]]] = {"loss": [], "eval_loss": []}
+    """Training and evaluation loss as [step, loss] points, thinned to at most 400 each.
+
+    Steps that a resumed run did again count once, with the later value.
+    """
+    curves: dict[str, dict[int, float]] = {"train": {}, "eval": {}}
     for event in read_events(events, "metric"):
-        for name, points in curves.items():
-            if name in event and "step" in event:
-                points.append([event["step"], event[name]])
-    return {name: _thin(points) for name, points in curves.items()}
+        if event.get("kind") in curves and "step" in event and "loss" in event:
+            curves[event["kind"]][event["step"]] = event["loss"]
+    loss, eval_loss = (
+        _thin([[step, value] for step, value in sorted(curve.items())]) for curve in curves.values()
+    )
+    return {"loss": loss, "eval_loss": eval_loss}
 
 
 def _thin(points: list[list[float]]) -> list[list[float]]:
