@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from slipway.core.events import EventLog
-
 from slipway.demo.report.charts import smooth
 from slipway.demo.report.content import _thin, loss_curve
 from slipway.demo.report.write import WORDS, number

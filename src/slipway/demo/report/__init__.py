@@ -1,4 +1,4 @@
-"""The demo's report: `report.json` (documented schema), `report.md`, and an offline `report.html`."""
+"""The demo's report: `report.json` (documented schema), `report.md`, an offline `report.html`."""
 
 from slipway.demo.report.content import build_report
 from slipway.demo.report.write import write_report
