@@ -96,11 +96,24 @@ def test_no_module_is_named_utils() -> None:
     assert not [p for p in modules() if p.stem in {"utils", "util", "helpers", "common", "misc"}]
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["slipway", "slipway.cli.main", "slipway.store", "slipway.engine", "slipway.api"]
-    + ["slipway.gateway", "slipway.client", "slipway.jobs", "slipway.export", "slipway.datasets"],
-)
+LIGHT = ["slipway", "slipway.cli.main"] + [
+    f"slipway.{layer}"
+    for layer in (
+        "api",
+        "client",
+        "datasets",
+        "demo",
+        "engine",
+        "export",
+        "gateway",
+        "jobs",
+        "store",
+        "training",
+    )
+]
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_import_loads_neither_torch_nor_transformers(module: str) -> None:
     code = (
         f"import sys, {module}\n"
