@@ -141,7 +141,8 @@ def print_summary(folder: Path, seconds: float, gateway: dict[str, Any], *, runn
 
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     print(f"{'':<12}{'loss':>8}{'chrF':>8}{'ROUGE-L':>9}{'MB':>8}{'KLD':>10}{'tok/s':>8}")
-    rows = [("base", report["base"]), ("tuned", report["tuned"]), *report["quants"].items()]
+    rows = [("base", report["base"]), ("tuned", report["tuned"])]
+    rows += [("tuned GGUF", report["unquantised"]), *report["quants"].items()]
     for name, row in rows:
         cells = (
             f"{number(row.get('eval_loss'), 3):>8}{number(row.get('chrf'), 1):>8}"

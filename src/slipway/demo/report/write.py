@@ -74,6 +74,9 @@ def number(value: Any, digits: int = 3) -> str:
 WORDS: dict[str, dict[str, str]] = {
     "en": {
         "lang": "en",
+        "steps": "steps",
+        "rows_note": "Files before and after quantising answer the same rows, half of those that "
+        "base and tuned answer: compare chrF and ROUGE-L within this table.",
         "split": "split",
         "rows": "rows",
         "multi_turn": "multi-turn",
@@ -116,6 +119,8 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "zh": {
         "lang": "zh-CN",
+        "steps": "步",
+        "rows_note": "本表各文件回答相同的行（为基座和微调后所答行的一半），chrF 与 ROUGE-L 只宜在表内比较。",
         "split": "划分",
         "rows": "行数",
         "multi_turn": "多轮",
