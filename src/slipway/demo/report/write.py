@@ -120,7 +120,8 @@ WORDS: dict[str, dict[str, str]] = {
     "zh": {
         "lang": "zh-CN",
         "steps": "步",
-        "rows_note": "本表各文件回答相同的行（为基座和微调后所答行的一半），chrF 与 ROUGE-L 只宜在表内比较。",
+        "rows_note": "本表各文件回答相同的行（基座与微调后所答行的一半），"
+        "chrF 与 ROUGE-L 只宜在表内比较。",
         "split": "划分",
         "rows": "行数",
         "multi_turn": "多轮",
