@@ -245,7 +245,7 @@ async def test_a_larger_context_reloads_once_the_model_is_idle() -> None:
         assert [w.spec.num_ctx for w in launcher.workers] == [2048, 8192]
 
 
-async def test_unload_waits_for_the_requests_that_run() -> None:
+async def test_unload_stops_an_idle_model() -> None:
     launcher = FakeLauncher()
     async with running(launcher) as residency:
         await use(residency, "a")
@@ -263,3 +263,38 @@ async def test_close_ends_loading_waiting_and_loaded() -> None:
     await residency.close()
     results = await asyncio.gather(first, second, return_exceptions=True)
     assert all(isinstance(r, ToolError) and r.http_status == 503 for r in results)
+
+
+async def test_a_busy_model_that_is_unloaded_goes_when_its_request_ends() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        async with residency.lease(spec("a"), "a"):
+            residency.unload(Path("a"))
+            await asyncio.sleep(0.02)
+            assert launcher.workers[0].running
+        await until(lambda: not launcher.workers[0].running)
+
+
+async def test_a_model_asked_for_after_its_unloading_stays() -> None:
+    launcher = FakeLauncher()
+    async with running(launcher) as residency:
+        async with residency.lease(spec("a"), "a"):
+            residency.unload(Path("a"))
+            await use(residency, "a")
+        await asyncio.sleep(0.05)
+        assert launcher.names == ["a"]
+        assert launcher.workers[0].running
+
+
+async def test_a_client_that_leaves_before_it_is_refused_does_not_stop_the_others() -> None:
+    launcher = FakeLauncher(load_s=0.05)
+    async with running(launcher, max_queue=1) as residency:
+        first = asyncio.create_task(use(residency, "a"))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(use(residency, "a"))
+        # cancelled in the step after the one in which it asked, before the owner has looked
+        asyncio.get_running_loop().call_soon(second.cancel)
+        await asyncio.gather(second, return_exceptions=True)
+        async with asyncio.timeout(2):
+            await first
+            await use(residency, "b")

@@ -60,6 +60,7 @@ class _Entry:
     last_used: float = 0.0
     keep_alive_s: float = 0.0
     expires_at: float = math.inf
+    unwanted: bool = False  # to be unloaded once idle, unless it is asked for again
 
     def row(self) -> Row:
         return Row(self.id, self.spec, self.state, self.leases, self.last_used)
@@ -244,6 +245,8 @@ class Residency:
             self._advance()
 
     def _on_ask(self, waiting: _Waiting) -> None:
+        if waiting.granted.done():
+            return  # the client went before its turn came
         if self._closing:
             waiting.granted.set_exception(_stopping())
         elif len(self._waiting) >= self.settings.max_queue:
@@ -263,8 +266,8 @@ class Residency:
         now = time.monotonic()
         entry.leases -= 1
         entry.last_used = now
-        entry.keep_alive_s = keep_alive_s
-        entry.expires_at = now + keep_alive_s
+        entry.keep_alive_s = 0.0 if entry.unwanted else keep_alive_s
+        entry.expires_at = now + entry.keep_alive_s
         if failed and entry.state == "ready":
             entry.state = "suspect"
             self._spawn(self._probe(entry))
@@ -272,6 +275,7 @@ class Residency:
     def _on_unload(self, gguf: object) -> None:
         for entry in self._table.values():
             if entry.spec.gguf == gguf:
+                entry.unwanted = True
                 entry.keep_alive_s = 0.0
                 entry.expires_at = 0.0
 
@@ -292,6 +296,7 @@ class Residency:
                 case Grant(id):
                     entry = self._table[id]
                     entry.leases += 1
+                    entry.unwanted = False
                     entry.last_used = time.monotonic()
                     entry.name = waiting.name
                     entry.keep_alive_s = waiting.keep_alive_s
