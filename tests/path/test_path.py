@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,21 @@ def test_openai_client_works_through_the_gateway_and_the_ledger_has_the_engines_
         streamed = [chunk.usage for chunk in stream if chunk.usage][-1]
         vector = client.embeddings.create(model="all-minilm", input="kettle").data[0].embedding
     assert usage is not None and len(vector) == 384
-    newest = list_requests(open_store(demo.home.gateway_db), limit=3)
+    with closing(open_store(demo.home.gateway_db)) as store:
+        newest = list_requests(store, limit=3)
     chats = [r for r in newest if r["endpoint"].endswith("chat/completions")]
     counts = {(r["prompt_tokens"], r["completion_tokens"]) for r in chats}
     assert counts == {
         (usage.prompt_tokens, usage.completion_tokens),
         (streamed.prompt_tokens, streamed.completion_tokens),
     }
+
+
+def test_the_key_stands_in_the_profile_and_nowhere_else(demo: TinyDemo) -> None:
+    from slipway.client import load_profile
+
+    key = load_profile(demo.home).key.encode()
+    texts = (".json", ".jsonl", ".log", ".md", ".html")
+    files = [path for path in demo.home.root.rglob("*") if path.suffix in texts and path.is_file()]
+    assert [path.name for path in files if key and key in path.read_bytes()] == ["client.json"]
+    assert (demo.home.root / "client.json").stat().st_mode & 0o077 == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from slipway.demo.context import DemoContext, Outputs, Results
 from slipway.jobs.services import Service, running_service, start_service, stop_service
 
 HOST = "127.0.0.1"
+KEY_MARK = "$SLIPWAY_API_KEY"
 USER, TOKEN, CHANNEL = "demo", "demo", "local"
 EMBED_NAME = "all-minilm"
 # Invented prices per million tokens, so that the report shows how costs are counted.
@@ -83,21 +84,25 @@ def gateway(context: DemoContext, results: Results) -> Outputs:
     from slipway.client import load_profile, save_profile
     from slipway.gateway import ChannelSpec, Price, add_channel, open_store, parse_money
 
-    store = open_store(context.home.gateway_db)
     price = Price(parse_money(PRICE_IN, "--price-in"), parse_money(PRICE_OUT, "--price-out"))
     spec = ChannelSpec(CHANNEL, "slipway", results["serve"]["url"], price=price)
-    add_channel(store, spec, replace=True)
+    with closing(open_store(context.home.gateway_db)) as store:
+        add_channel(store, spec, replace=True)
     service = running_service(context.home, "gateway", "/healthz") or _start(
         context, "gateway", ["gateway", "serve"], context.options.gateway_port, "/healthz"
     )
     model = results["create"]["chat_model"]
     profile = load_profile(context.home)
-    key = profile.key if profile and _key_works(service.url, profile.key) else _new_key(store)
+    key = profile.key
+    if not _key_works(service.url, key):
+        with closing(open_store(context.home.gateway_db)) as store:
+            key = _new_key(store)
     save_profile(context.home, service.url, key, model)
     context.say(tr("gateway: {url}", url=service.url))
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    # The record of the pipeline is a plain file, so the key stays in the profile alone.
     curl = (
-        f"curl {service.url}/v1/chat/completions -H 'Authorization: Bearer {key}' "
+        f"curl {service.url}/v1/chat/completions -H 'Authorization: Bearer {KEY_MARK}' "
         f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
     )
     return {"url": service.url, "model": model, "curl": curl}
@@ -107,7 +112,8 @@ def _key_works(url: str, key: str) -> bool:
     from slipway.client import GatewayClient
 
     try:
-        GatewayClient(url, key).models()
+        with GatewayClient(url, key) as client:
+            client.models()
     except AuthError:
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import Any
 
 from slipway.core.errors import ProofError
@@ -86,10 +87,11 @@ def _booked(context: DemoContext, request_id: str | None, endpoint: str = "") ->
     """The gateway's record of a request; it is written just after the answer's last byte."""
     from slipway.gateway import list_requests, open_store
 
-    store = open_store(context.home.gateway_db)
     deadline = time.monotonic() + BOOKING_TIMEOUT_S
     while True:
-        for row in list_requests(store, limit=20):
+        with closing(open_store(context.home.gateway_db)) as store:
+            rows = list_requests(store, limit=20)
+        for row in rows:
             if row["request_id"] == request_id or (
                 request_id is None and row["endpoint"].endswith(endpoint)
             ):

@@ -137,7 +137,10 @@ def print_summary(folder: Path, seconds: float, gateway: dict[str, Any], *, runn
     """The table, the report's path, and the exact commands to go on."""
     import json
 
+    from slipway.client import load_profile
+    from slipway.core.paths import Home
     from slipway.demo.report.write import number
+    from slipway.demo.serve_stages import KEY_MARK
 
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     print(f"{'':<12}{'loss':>8}{'chrF':>8}{'ROUGE-L':>9}{'MB':>8}{'KLD':>10}{'tok/s':>8}")
@@ -158,6 +161,6 @@ def print_summary(folder: Path, seconds: float, gateway: dict[str, Any], *, runn
         return
     print(tr("\ngo on with:"))
     print(f"  slipway chat --model {gateway['model']}")
-    print(f"  {gateway['curl']}")
+    print(f"  {gateway['curl'].replace(KEY_MARK, load_profile(Home.current()).key)}")
     print(tr("  open {url}/ in a browser and paste the key", url=gateway["url"]))
     print("  slipway down")
