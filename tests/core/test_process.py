@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import ConflictError, ToolError
+from slipway.core.errors import ConflictError, ToolError, UsageError
 from slipway.core.process import is_alive, log_tail, port_is_free, require_port, run, start, stop
 
 PYTHON = sys.executable
@@ -90,3 +90,11 @@ def test_port_in_use_is_told_with_another_port_to_use() -> None:
         with pytest.raises(ConflictError) as caught:
             require_port("127.0.0.1", port, "slipway serve")
     assert f"slipway serve --port {port + 1}" in caught.value.hint_en
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_that_is_not_ours_is_not_called_a_port_in_use(host: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        require_port(host, 11434, "slipway serve")
+    assert host in caught.value.message_en
+    assert "slipway serve --host 127.0.0.1" in caught.value.hint_en

@@ -101,7 +101,7 @@ def test_a_polite_stop_settles_a_running_stream(store: Store, upstream: FakeUpst
             for number, _ in enumerate(answer.iter_lines()):
                 if number == 5:
                     gateway.terminate()
-        gateway.wait(20)
+        assert gateway.wait(20) == 0
     finally:
         gateway.kill()
         gateway.wait()

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from slipway.core.errors import ToolError
+from slipway.core.i18n import tr
+
 GRACE_S = 5
 
 
@@ -33,12 +36,23 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def run_server(app: ASGIApp, host: str, port: int, *, on_ready: Callable[[int], None]) -> None:
-    """Serve until a signal; running answers get a few seconds to end.
+def run_server(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    on_ready: Callable[[int], None],
+    grace_s: int = GRACE_S,
+) -> None:
+    """Serve until a signal, then return normally.
 
     Args:
         port: 0 takes a free one.
         on_ready: called with the port once connections are accepted.
+        grace_s: seconds that running answers get to end.
+
+    Raises:
+        ToolError: the application could not start; its log says why.
     """
     config = uvicorn.Config(
         app,
@@ -47,8 +61,9 @@ def run_server(app: ASGIApp, host: str, port: int, *, on_ready: Callable[[int], 
         log_config=None,
         access_log=False,
         server_header=False,
+        ws="none",
         lifespan="on",
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=grace_s,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serve(_Server(config), on_ready))
@@ -64,3 +79,9 @@ async def _serve(server: _Server, on_ready: Callable[[int], None]) -> None:
     if server.started:
         on_ready(server.servers[0].sockets[0].getsockname()[1])
     await serving
+    if not server.started:  # uvicorn logs why and returns as if all were well
+        raise ToolError(
+            "server.start_failed",
+            tr("the server could not start"),
+            tr("the reason is in the lines above, or in the log that `slipway status` names"),
+        )

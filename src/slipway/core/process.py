@@ -7,6 +7,7 @@ log file whose end is quoted in errors.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import ConflictError, ToolError
+from slipway.core.errors import ConflictError, ToolError, UsageError
 from slipway.core.i18n import tr
 
 _PR_SET_PDEATHSIG = 1
@@ -173,28 +174,52 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def port_is_free(host: str, port: int) -> bool:
     """Whether a server could listen on `host:port` now."""
+    return _bind_problem(host, port) is None
+
+
+def _bind_problem(host: str, port: int) -> OSError | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
 
 
 def require_port(host: str, port: int, command: str) -> None:
-    """Raise a clear error when `host:port` is taken.
+    """Raise a clear error when a server could not listen on `host:port`.
 
     Args:
         command: the command to suggest with another port, without the `--port` part.
+
+    Raises:
+        ConflictError: the port is taken.
+        UsageError: `host` is no address of this machine, or the port needs more rights.
     """
-    if port and not port_is_free(host, port):
+    problem = _bind_problem(host, port)
+    if problem is None:
+        return
+    if problem.errno == errno.EADDRINUSE:
         raise ConflictError(
             "port.in_use",
             tr("port {port} on {host} is in use by another program", port=port, host=host),
             tr("use another port: `{command} --port {other}`", command=command, other=port + 1),
         )
+    denied = problem.errno in (errno.EACCES, errno.EPERM)
+    raise UsageError(
+        "port.unusable",
+        tr(
+            "cannot listen on port {port} of {host}: {reason}",
+            port=port,
+            host=host,
+            reason=problem.strerror,
+        ),
+        tr("use a port above 1023: `{command} --port {other}`", command=command, other=port + 8000)
+        if denied
+        else tr("listen on this machine only: `{command} --host 127.0.0.1`", command=command),
+    )
 
 
 def is_alive(pid: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from slipway.api import run_server
 from slipway.core.process import require_port
 from slipway.gateway.app import build_app
 from slipway.gateway.config import GatewayConfig
@@ -22,27 +23,14 @@ def serve(store: Store, config: GatewayConfig, on_ready: Callable[[], None]) -> 
 
     Raises:
         ConflictError: the port is taken.
+        ToolError: the gateway could not start.
     """
-    import uvicorn
-
     require_port(config.host, config.port, "slipway gateway serve")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-            await super().startup(sockets)  # type: ignore[arg-type]
-            if self.started:
-                on_ready()
-
-    settings = uvicorn.Config(
+    run_server(
         build_app(store, config),
-        host=config.host,
-        port=config.port,
-        access_log=False,
-        log_config=None,
-        ws="none",
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_S,
+        config.host,
+        config.port,
+        on_ready=lambda _port: on_ready(),
+        grace_s=_GRACE_S,
     )
-    Server(settings).run()
