@@ -276,8 +276,7 @@ class Residency:
         for entry in self._table.values():
             if entry.spec.gguf == gguf:
                 entry.unwanted = True
-                entry.keep_alive_s = 0.0
-                entry.expires_at = 0.0
+                entry.keep_alive_s = entry.expires_at = 0.0
 
     def _expire(self) -> None:
         now = time.monotonic()
