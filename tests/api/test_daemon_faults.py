@@ -118,6 +118,8 @@ def test_foreign_hosts_and_pages_are_refused(http: httpx.Client) -> None:
     assert http.get("/", headers={"host": "192.168.1.5"}).status_code == 200
     bad = http.post("/api/chat", json=chat("x"), headers={"origin": "https://evil.example"})
     assert bad.status_code == 403
+    # a sandboxed frame of any page sends this
+    assert http.post("/api/chat", json=chat("x"), headers={"origin": "null"}).status_code == 403
     assert http.get("/", headers={"origin": "http://localhost:3000"}).status_code == 200
 
 
@@ -136,3 +138,12 @@ def test_metrics_count_tokens_requests_and_first_token_times(http: httpx.Client)
     assert 'slipway_time_to_first_token_seconds_count{model="shop:q4"} 1.0' in text
     assert "slipway_models_loaded 1.0" in text
     assert 'slipway_model_memory_bytes{model="shop:q4"}' in text
+
+
+def test_a_line_break_in_a_path_makes_no_line_of_the_log(
+    http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="slipway.api"):
+        assert http.get("/api/x%0aforged").status_code == 404
+        until(lambda: any("forged" in record.getMessage() for record in caplog.records))
+    assert all("\n" not in record.getMessage() for record in caplog.records)

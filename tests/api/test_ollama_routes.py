@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from slipway.core.paths import Home
 from slipway.store import create_model, resolve_model
 
 
@@ -205,3 +206,26 @@ def test_a_modelfiles_messages_come_before_the_requests(daemon: Any, http: httpx
     create_model("talk", f"FROM {gguf}\nMESSAGE user q\nMESSAGE assistant a", home=daemon.home)
     sent = seen(http.post("/api/chat", json={**chat("/dump", stream=False), "model": "talk"}))
     assert [m["content"] for m in sent["messages"]] == ["q", "a", "/dump"]
+
+
+def test_null_is_the_same_as_a_field_that_was_not_sent(http: httpx.Client) -> None:
+    turn = {"role": "user", "content": "hi", "images": None, "thinking": None, "tool_calls": None}
+    body = {"model": "shop:q4", "messages": [turn], "stream": None, "options": None, "tools": None}
+    lines = http.post(
+        "/api/chat", json={**body, "logprobs": None, "format": None}
+    ).text.splitlines()
+    assert json.loads(lines[-1])["done"] is True
+    called = {"role": "assistant", "content": None, "tool_calls": []}
+    body["messages"] = [called, turn]
+    assert http.post("/api/chat", json={**body, "stream": False}).status_code == 200
+    asked = {"model": "shop:q4", "prompt": "hi", "suffix": None, "raw": None, "stream": False}
+    assert http.post("/api/generate", json=asked).json()["response"] == "echo: hi"
+
+
+def test_a_damaged_model_does_not_hide_the_others(http: httpx.Client, home: Home) -> None:
+    broken = create_model("broken", "FROM shop:q4\nSYSTEM x", home=home)
+    assert broken.config.digest != resolve_model("shop:q4", home=home).config.digest
+    broken.store.path(broken.config.digest).unlink()
+    models = {model["name"]: model for model in http.get("/api/tags").json()["models"]}
+    assert models["shop:q4"]["details"]["family"] == "llama"
+    assert models["broken:latest"]["details"] == {}

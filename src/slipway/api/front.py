@@ -8,7 +8,7 @@ import re
 import secrets
 import socket
 import time
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import orjson
 from starlette.requests import Request
@@ -102,7 +102,7 @@ class Front:
         host, origin = request.headers.get("host", ""), request.headers.get("origin", "")
         if self._loopback and not host_is_local(host):
             return _forbidden("Host", host)
-        if origin and origin != "null" and not self._origin_allowed(origin, host):
+        if origin and not self._origin_allowed(origin, host):
             return _forbidden("Origin", origin)
         return None
 
@@ -118,7 +118,7 @@ class Front:
         logger.info(
             "%s %s %d %.1f ms model=%s id=%s",
             scope["method"],
-            scope["path"],
+            quote(scope["path"]),  # it was unquoted, and may hold a line break
             status,
             seconds * 1e3,
             model or "-",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,8 @@ from slipway.core.errors import SlipwayError, UsageError
 from slipway.core.i18n import tr
 from slipway.store import ModelManifest, list_models, remove_model, resolve_model
 from slipway.store.describe import capabilities_of, describe_model, details, timestamp
+
+logger = logging.getLogger("slipway.api")
 
 
 async def root(request: Request) -> Response:
@@ -35,7 +38,10 @@ async def tags(request: Request) -> Response:
 
     def read() -> list[dict[str, Any]]:
         problems: list[SlipwayError] = []
-        return [_listed(model) for model in list_models(daemon.home, problems=problems)]
+        found = list_models(daemon.home, problems=problems)
+        for problem in problems:
+            logger.warning("a model is left out of the list: %s", problem)
+        return [_listed(model) for model in found]
 
     return json_response({"models": await asyncio.to_thread(read)})
 
@@ -96,12 +102,17 @@ async def delete(request: Request) -> Response:
 
 
 def _listed(model: ModelManifest) -> dict[str, Any]:
+    try:
+        facts, abilities = details(model), capabilities_of(model)
+    except SlipwayError as error:  # one damaged model must not hide the others
+        logger.warning("%s is damaged: %s", model.name, error)
+        facts, abilities = {}, []
     return {
         "name": model.name.display,
         "model": model.name.display,
         "modified_at": timestamp(model.modified_at),
         "size": model.size,
         "digest": model.digest,
-        "details": details(model),
-        "capabilities": capabilities_of(model),
+        "details": facts,
+        "capabilities": abilities,
     }

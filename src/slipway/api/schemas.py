@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
 
 from slipway.core.errors import UsageError
@@ -18,6 +18,14 @@ KeepAlive = str | int | float | None
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        """Ollama decodes null as if the field had not been sent, and its clients rely on it."""
+        if isinstance(value, dict):
+            return {name: field for name, field in value.items() if field is not None}
+        return value
 
 
 class Message(_Body):
