@@ -44,7 +44,7 @@ def fails(capsys: pytest.CaptureFixture[str], *command: str) -> tuple[int, str]:
         (["merge", "none"], 5, "slipway train"),
         (["convert", "none", "-o", "x"], 5, "none"),
         (["quantize", "none", "-t", "Q4_K_M", "-o", "x"], 5, "none"),
-        (["create", "m", "-f", "none"], 5, "none"),
+        (["create", "m", "-f", "none"], 5, "FROM ./model.gguf"),
         (["show", "none"], 5, "slipway list"),
         (["rm", "none"], 5, "slipway list"),
         (["pull", "none"], 2, "starter"),

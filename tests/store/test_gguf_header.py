@@ -77,3 +77,8 @@ def test_any_damage_to_the_header_is_an_error_or_a_header(
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         read_gguf(tmp_path / "none.gguf")
+
+
+def test_a_file_type_of_another_kind_is_unknown(tmp_path: Path) -> None:
+    header = read_gguf(write_gguf(tmp_path / "m.gguf", extra={"general.file_type": ["a", "b"]}))
+    assert header.file_type == "unknown"

@@ -220,3 +220,12 @@ def test_a_go_template_is_refused_with_its_line(home: Home, gguf: Path) -> None:
     with pytest.raises(InputError) as caught:
         create_model("a", f"FROM {gguf}\nTEMPLATE {{{{ .Prompt }}}}", home=home)
     assert "Modelfile:2" in caught.value.message_en
+
+
+@pytest.mark.parametrize("stop", ['"', '<|"|>', "\n\n", 'say "stop"'])
+def test_a_stop_text_with_quotes_survives_being_written_as_a_modelfile(
+    home: Home, gguf: Path, stop: str
+) -> None:
+    text = f'FROM {gguf}\nPARAMETER stop """{stop}"""\nPARAMETER top_k 3'
+    again = parse_modelfile(render_modelfile(create_model("a", text, home=home)))
+    assert again.parameters == {"stop": [stop], "top_k": 3}

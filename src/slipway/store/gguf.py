@@ -108,7 +108,8 @@ class GgufHeader:
     @property
     def file_type(self) -> str:
         """Name of the quantisation, "unknown" when the file does not say."""
-        return FILE_TYPES.get(self.values.get("general.file_type", -1), "unknown")
+        number = self.values.get("general.file_type")
+        return FILE_TYPES.get(number, "unknown") if isinstance(number, int) else "unknown"
 
     @property
     def chat_template(self) -> str:

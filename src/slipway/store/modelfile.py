@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from slipway.core.errors import InputError, from_os_error, nearest
+from slipway.core.errors import InputError, NotFoundError, from_os_error, nearest
 from slipway.core.i18n import Text, tr
 from slipway.store.parameters import PARAMETERS, parse_value
 
@@ -80,6 +80,12 @@ def read_modelfile(path: Path) -> Modelfile:
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            "modelfile.not_found",
+            tr("there is no Modelfile at {path}", path=path),
+            tr("name it with `-f FILE`; a first one: `echo 'FROM ./model.gguf' > Modelfile`"),
+        ) from error
     except OSError as error:
         raise from_os_error(error, path) from error
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -19,7 +19,7 @@ def render_modelfile(model: ModelManifest) -> str:
         lines.append(f"SYSTEM {_quoted(model.system)}")
     for name, value in model.parameters.items():
         for item in value if isinstance(value, list) else [value]:
-            shown = f'"{item}"' if isinstance(item, str) else str(item).lower()
+            shown = _quoted(item) if isinstance(item, str) else str(item).lower()
             lines.append(f"PARAMETER {name} {shown}")
     for message in model.messages:
         lines.append(f"MESSAGE {message['role']} {_quoted(message['content'])}")
