@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import errno
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.core.i18n import Text, tr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -169,7 +169,11 @@ def from_os_error(error: OSError, path: Path | str) -> SlipwayError:
             tr("check the owner with `ls -ld {path}`", path=str(path)),
         )
     if error.errno == errno.ENOENT:
-        return NotFoundError("file.not_found", tr("{path} does not exist", path=str(path)))
+        return NotFoundError(
+            "file.not_found",
+            tr("{path} does not exist", path=str(path)),
+            tr("see what is there with `ls {folder}`", folder=Path(path).parent),
+        )
     return ToolError(
         "file.error",
         tr("cannot use {path}: {reason}", path=str(path), reason=error.strerror or str(error)),

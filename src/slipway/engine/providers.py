@@ -46,6 +46,7 @@ def find_provider(settings: EngineSettings, home: Home) -> Provider:
             raise NotFoundError(
                 "engine.no_server",
                 tr("SLIPWAY_LLAMA_SERVER names {path}, which does not exist", path=settings.server),
+                tr("correct it, or `unset {variable}`", variable="SLIPWAY_LLAMA_SERVER"),
             )
         return Provider("native", (str(settings.server),))
     if settings.engine != "embedded":

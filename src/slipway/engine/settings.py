@@ -97,6 +97,7 @@ def _read(name: str, variable: str, text: str) -> Any:
                 variable=variable,
                 value=text,
             ),
+            tr("correct it, or `unset {variable}`", variable=variable),
         ) from None
 
 
