@@ -8,6 +8,7 @@ from slipway.datasets.encode import Encoded, EncodedSet, LongRow, encode_all, en
 from slipway.datasets.load import dataset_digest, load_dataset
 from slipway.datasets.model import Message, Role, RowProblem, Sample, Split
 from slipway.datasets.packing import Pack, pack
+from slipway.datasets.rows import split_files
 from slipway.datasets.stats import DatasetStats, SplitStats, TokenStats, dataset_stats
 from slipway.datasets.tokenizer import load_tokenizer
 
@@ -34,4 +35,5 @@ __all__ = [
     "load_dataset",
     "load_tokenizer",
     "pack",
+    "split_files",
 ]

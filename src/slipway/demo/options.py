@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,3 +86,12 @@ def default_data(base: str, language: Language | None = None) -> Path:
     """
     chinese = (language or current_language()) == "zh" and not base.startswith("starter")
     return examples_folder() / ("kefu-zh" if chinese else "support-en")
+
+
+def model_stem(data: Path) -> str:
+    """The model's name for a dataset: what of the folder's name a model name may have.
+
+    Example: `My Shop` gives `my-shop`; a name without such letters gives `assistant`.
+    """
+    stem = re.sub(r"[^a-z0-9_.-]+", "-", data.name.lower()).strip("-.")
+    return stem[:64] or "assistant"

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import NotFoundError
+from slipway.core.errors import ConflictError, NotFoundError, UsageError, from_os_error
 from slipway.core.events import EventLog
 from slipway.core.files import write_text
 from slipway.core.i18n import Text, tr
@@ -127,6 +127,32 @@ def _remove_products(folder: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
+def _require_splits(data: Path) -> None:
+    """Refuse data that a later stage could not use, before minutes go into training."""
+    from slipway.datasets import split_files
+
+    if "heldout" not in split_files(data):
+        raise NotFoundError(
+            "demo.no_heldout",
+            tr("{path} has no heldout.jsonl, so nothing could be measured", path=str(data)),
+            tr("give a folder with train.jsonl and heldout.jsonl: `slipway demo --data DIR`"),
+        )
+
+
+def _require_folder(folder: Path) -> None:
+    """Make the report's folder now, so that a wrong one is told before the work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            "demo.report_not_a_folder",
+            tr("the report needs a folder, but {path} is a file", path=str(folder)),
+            tr("name another with `slipway demo --report DIR`"),
+        ) from error
+    except OSError as error:
+        raise from_os_error(error, folder) from error
+
+
 def run_demo(
     options: DemoOptions,
     *,
@@ -144,18 +170,19 @@ def run_demo(
 
     Returns:
         the context, a record of each stage, and the report's folder.
+
+    Raises:
+        NotFoundError, UsageError: data or report folder are unusable; told before any work.
+        ConflictError: the same demo runs already; its services are left alone.
     """
     from slipway.demo.report import write_report
 
     home = home or Home.current()
     base = options.base or _default_base(home, options)
     data = (options.data or default_data(base, options.language)).expanduser().resolve()
-    if not data.exists():
-        raise NotFoundError(
-            "file.not_found",
-            tr("{path} does not exist", path=str(data)),
-            tr("see the form of a dataset with `slipway data check --help`"),
-        )
+    _require_splits(data)
+    if options.report:
+        _require_folder(options.report)
     key = f"{base.replace('://', '-').replace('/', '-').strip('-')}--{data.name}"
     folder = home.root / "demo" / (key + ("--quick" if options.quick else ""))
     events = EventLog(folder / "events.jsonl", *listeners)
@@ -164,9 +191,13 @@ def run_demo(
         records = build_pipeline(context, observer).run(
             fresh=options.fresh, forget=partial(_remove_products, folder)
         )
-    finally:
-        if not options.keep_services:
+    except BaseException as error:
+        busy = isinstance(error, ConflictError) and error.code == "pipeline.busy"
+        if not (options.keep_services or busy):
             serve_stages.stop_services(home)
+        raise
+    if not options.keep_services:
+        serve_stages.stop_services(home)
     report_dir = options.report or folder / "report"
     write_report(report_dir, context, records)
     return context, records, report_dir

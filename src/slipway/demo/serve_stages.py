@@ -13,6 +13,7 @@ from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.core.process import free_port, port_is_free
 from slipway.demo.context import DemoContext, Outputs, Results
+from slipway.demo.options import model_stem
 from slipway.jobs.services import Service, running_service, start_service, stop_service
 
 HOST = "127.0.0.1"
@@ -29,7 +30,7 @@ def create(context: DemoContext, results: Results) -> Outputs:
     from slipway.store import create_model
 
     system = _system_prompt(load_dataset(context.data)[0].messages)
-    stem = context.data.name.lower()
+    stem = model_stem(context.data)
     names: dict[str, dict[str, str]] = {}
     wanted = {f"{stem}:{kind.lower()}": o for kind, o in results["quantise"].items()}
     wanted[f"{stem}:latest"] = next(iter(results["quantise"].values()))

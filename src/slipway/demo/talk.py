@@ -67,20 +67,19 @@ def talk(context: DemoContext, results: Results) -> Outputs:
 
 
 def _questions(context: DemoContext, system: str) -> list[tuple[str, list[Any]]]:
-    """The first single-turn questions of the held-out split, one a topic."""
+    """First questions of the held-out split: single-turn rows first, one a topic where rows have
+    topics."""
     from slipway.datasets import load_dataset
 
     found: dict[str, tuple[str, list[Any]]] = {}
-    for sample in load_dataset(context.data, "heldout"):
-        turns = [m for m in sample.messages if m.role != "system"]
-        if len(turns) == 2 and sample.topic not in found:
-            messages = [{"role": "user", "content": turns[0].content}]
-            if system:
-                messages.insert(0, {"role": "system", "content": system})
-            found[sample.topic] = (turns[0].content, messages)
-        if len(found) == QUESTIONS:
-            break
-    return list(found.values())
+    rows = load_dataset(context.data, "heldout")
+    for sample in sorted(rows, key=lambda row: sum(m.role == "user" for m in row.messages) > 1):
+        question = next(m.content for m in sample.messages if m.role == "user")
+        messages = [{"role": "user", "content": question}]
+        if system:
+            messages.insert(0, {"role": "system", "content": system})
+        found.setdefault(sample.topic or sample.id, (question, messages))
+    return list(found.values())[:QUESTIONS]
 
 
 def _booked(context: DemoContext, request_id: str | None, endpoint: str = "") -> dict[str, Any]:
