@@ -137,3 +137,17 @@ def test_channels_do_not_point_into_the_house_unasked(store: Store) -> None:
             add_channel(store, each)
     for each in (spec("openai", "http://127.0.0.1:80", allow=True), spec("ollama", "http://[::1]")):
         add_channel(store, each, replace=True)
+
+
+def test_refresh_of_a_paid_service_takes_no_model_without_a_price(
+    store: Store, upstream: FakeUpstream
+) -> None:
+    upstream.models = ["a"]
+    paid = ChannelSpec("x", "openai", upstream.url, price=Price(1, 1), allow_private=True)
+    add_channel(store, paid)
+    assert dict(refresh_channel(store, "x").models) == {"a": "a"}
+    upstream.models = ["a", "dear"]
+    with pytest.raises(UsageError) as caught:
+        refresh_channel(store, "x")
+    assert "dear" in caught.value.message_en and "--replace" in caught.value.hint_en
+    assert dict(list_channels(store)[0].models) == {"a": "a"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -96,6 +97,9 @@ def test_revoking(capsys: Capture) -> None:
         (["token", "add", "t", "--user", "nobody"], EXIT_NOT_FOUND, "no user `nobody`"),
         (["token", "add", "t", "--user", "ada", "--budget", "x"], EXIT_USAGE, "--budget"),
         (["token", "add", "t", "--user", "ada", "--expires", "soon"], EXIT_USAGE, "30d"),
+        (["token", "add", "t", "--user", "ada", "--budget", ""], EXIT_USAGE, "--budget"),
+        (["token", "add", "t", "--user", "ada", "--expires", ""], EXIT_USAGE, "30d"),
+        (["token", "add", "t", "--user", "ada", "--models", " ,"], EXIT_USAGE, "--models"),
         (["token", "revoke", "nothing"], EXIT_NOT_FOUND, "`nothing`"),
         (["user", "add", "ada"], EXIT_FAILED, "exists already"),
         (["channel", "add", "c", "--url", "nonsense"], EXIT_USAGE, "nonsense"),
@@ -125,3 +129,15 @@ def test_a_port_in_use_is_named_with_another_one(capsys: Capture) -> None:
         port = taken.getsockname()[1]
         assert run("serve", "--port", str(port)) == EXIT_FAILED
     assert f"--port {port + 1}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"  \n", b"sk-a\nsk-b\n", b"\xff\xfe", "钥匙".encode()])
+def test_a_key_file_without_a_key_is_refused(
+    tmp_path: Path, content: bytes, capsys: Capture
+) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(content)
+    channel = ["channel", "add", "c", "--url", "http://127.0.0.1:1", "--models", "m"]
+    assert run(*channel, "--api-key-file", str(file)) == EXIT_USAGE
+    assert str(file) in capsys.readouterr().err
+    assert run("channel", "refresh", "c") == EXIT_NOT_FOUND

@@ -86,3 +86,9 @@ def test_everything_that_becomes_prompt_is_counted() -> None:
     assert 100 + ASSUMED_MEDIA_TOKENS <= most < 5000
     assert most_tokens(chat("x", tools=[{"name": "y" * 500}])).prompt > 500
     assert most_tokens({"model": "m", "input": [[1, 2, 3], [4]]}).prompt >= 4
+
+
+@pytest.mark.parametrize("absurd", [{"max_tokens": 2**63 - 1}, {"max_tokens": 9, "n": 2**62}])
+def test_an_absurd_limit_stays_within_the_books_integers(absurd: dict[str, Any]) -> None:
+    reserve = cost_micro(most_tokens(chat("x", **absurd)), PRICE)
+    assert 0 < reserve * 1_000_000 < 2**63

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ from slipway.core.errors import (
     UsageError,
     nearest,
 )
-from slipway.core.i18n import tr
+from slipway.core.i18n import Text, tr
 from slipway.gateway.accounts import check_name
 from slipway.gateway.adapters import auth_headers, endpoint_url
 from slipway.gateway.clock import now_ms
@@ -93,7 +94,13 @@ def add_channel(store: Store, spec: ChannelSpec, *, replace: bool = False) -> Ch
             tr("name them with `--models`, or create a model first: `slipway create --help`"),
         )
     with store.write() as db:
-        _check_priced(db, spec, offered)
+        if spec.price is None:
+            _check_priced(
+                db,
+                spec.kind,
+                offered,
+                tr("give `--price-in` and `--price-out` per million tokens; 0 is a price too"),
+            )
         values = {
             "kind": spec.kind,
             "base_url": base_url,
@@ -117,6 +124,7 @@ def refresh_channel(store: Store, name: str) -> Channel:
 
     Raises:
         NotFoundError: no such channel.
+        UsageError: a paid service has models without a price; nothing is changed.
         UnreachableError, AuthError, ToolError: the upstream failed; nothing is changed.
     """
     known = {channel.name: channel for channel in list_channels(store)}
@@ -135,6 +143,12 @@ def refresh_channel(store: Store, name: str) -> Channel:
     kept = {public: own for public, own in renamed.items() if own in there}
     offered = {own: own for own in sorted(there - set(kept.values()))} | kept
     with store.write() as db:
+        _check_priced(
+            db,
+            channel.kind,
+            offered,
+            tr("add the channel again with `--replace`, `--models`, `--price-in`, `--price-out`"),
+        )
         db.execute(update(channels).where(channels.c.id == channel.id).values(models=offered))
         row = db.execute(select(channels).where(channels.c.id == channel.id)).one()
     return _channel(row)
@@ -224,15 +238,15 @@ def _parse_models(names: tuple[str, ...]) -> dict[str, str]:
     return {public.strip(): (own or public).strip() for public, _, own in pairs}
 
 
-def _check_priced(db: Connection, spec: ChannelSpec, offered: dict[str, str]) -> None:
-    if spec.kind in LOCAL_KINDS or spec.price is not None:
+def _check_priced(db: Connection, kind: ChannelKind, offered: Iterable[str], hint: Text) -> None:
+    if kind in LOCAL_KINDS:
         return
     unpriced = [model for model in offered if load_price(db, model) is None]
     if unpriced:
         raise UsageError(
             "gateway.unpriced",
             tr("no price for {models}", models=", ".join(f"`{m}`" for m in unpriced[:5])),
-            tr("give `--price-in` and `--price-out` per million tokens; 0 is a price too"),
+            hint,
         )
 
 

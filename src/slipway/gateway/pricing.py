@@ -22,6 +22,8 @@ ASSUMED_COMPLETION_TOKENS = 4096
 # what one picture or sound in a prompt is taken to be
 ASSUMED_MEDIA_TOKENS = 4096
 _TOKENS_AROUND_MESSAGE = 16
+# no answer is longer; keeps the cost of an absurd max_tokens within the books' 64-bit integers
+_LONGEST_COMPLETION_TOKENS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,8 @@ def most_tokens(body: Mapping[str, Any]) -> Usage:
     if limit is None:
         limit = _count(body, "max_tokens")
     answers = max(1, _count(body, "n") or 1, _count(body, "best_of") or 1)
-    return Usage(prompt, (ASSUMED_COMPLETION_TOKENS if limit is None else limit) * answers)
+    most = (ASSUMED_COMPLETION_TOKENS if limit is None else limit) * answers
+    return Usage(prompt, min(most, _LONGEST_COMPLETION_TOKENS))
 
 
 def _is_media(text: str) -> bool:

@@ -128,9 +128,9 @@ def add_token(
             store,
             name,
             user=user,
-            models=_split(models),
-            budget_micro=parse_money(budget, "--budget") if budget else None,
-            lifetime_ms=parse_lifetime(expires) if expires else None,
+            models=_split(models, "--models"),
+            budget_micro=None if budget is None else parse_money(budget, "--budget"),
+            lifetime_ms=None if expires is None else parse_lifetime(expires),
             rpm=rpm,
         )
     if as_json:
@@ -161,7 +161,7 @@ def list_tokens(as_json: bool) -> None:
                 row.user,
                 f"{row.prefix}…",
                 _state(row.enabled),
-                ", ".join(row.models) if row.models else "*",
+                "*" if row.models is None else ", ".join(row.models),
                 _money(row.used_micro),
                 "-" if row.budget_micro is None else _money(row.budget_micro),
                 row.rpm or "-",
@@ -234,7 +234,7 @@ def add_channel(
 ) -> None:
     from slipway.gateway import ChannelSpec, add_channel, list_prices
 
-    names = _split(models)
+    names = _split(models, "--models")
     spec = ChannelSpec(
         name=name,
         kind=kind,
@@ -307,7 +307,7 @@ def usage(since: str | None, as_json: bool) -> None:
     from slipway.gateway.clock import now_ms, parse_lifetime
 
     with _store() as store:
-        summary = usage_summary(store, now_ms() - parse_lifetime(since) if since else None)
+        summary = usage_summary(store, None if since is None else now_ms() - parse_lifetime(since))
     if as_json:
         print_json(summary.as_json())
         return
@@ -334,17 +334,33 @@ def usage(since: str | None, as_json: bool) -> None:
     )
 
 
-def _split(names: str | None) -> list[str] | None:
+def _split(names: str | None, option: str) -> list[str] | None:
     if names is None:
         return None
-    return [name.strip() for name in names.split(",") if name.strip()]
+    found = [name.strip() for name in names.split(",") if name.strip()]
+    if not found:  # an unset variable in a script must not widen or close what was meant
+        raise UsageError(
+            "gateway.empty_option",
+            tr("{option} is empty", option=option),
+            tr("name at least one, or leave {option} out", option=option),
+        )
+    return found
 
 
 def _read_key(path: Path | None) -> str | None:
     if path is None:
         return None
-    text = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
-    return text.strip()
+    try:
+        key = (sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")).strip()
+    except UnicodeDecodeError:
+        key = ""
+    if not key.isascii() or not key.isprintable() or not key:
+        raise UsageError(
+            "gateway.bad_key_file",
+            tr("{path} holds no key: one line of ASCII text is expected", path=path),
+            tr("put the key in it: `printf %s KEY > {path}`", path=path),
+        )
+    return key
 
 
 def _price(price_in: str | None, price_out: str | None) -> Price | None:
