@@ -11,7 +11,7 @@ import pytest
 
 from slipway.cli.main import main
 from slipway.client import save_profile
-from slipway.core.errors import EXIT_AUTH, EXIT_NOT_FOUND, EXIT_UNREACHABLE, EXIT_USAGE
+from slipway.core.errors import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_UNREACHABLE, EXIT_USAGE
 from slipway.core.paths import Home
 from slipway.core.process import free_port
 from slipway.testing.fake_upstream import FakeUpstream
@@ -110,3 +110,33 @@ def test_nothing_piped_in_is_a_usage_error(upstream: FakeUpstream) -> None:
         check=False,
     )
     assert done.returncode == EXIT_USAGE
+
+
+def test_standard_input_may_be_a_stream_in_memory(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("from memory\n"))
+    assert main(["chat", "sum up", "--url", upstream.url, "--key", "sk-right"]) == 0
+    assert upstream.seen[-1].body["messages"][0]["content"] == "sum up\n\nfrom memory"
+
+
+@pytest.mark.parametrize("missing", [None, "closed"])
+def test_without_any_standard_input_the_prompt_is_enough(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, missing: str | None, capsys: Capture
+) -> None:
+    nothing = io.StringIO()
+    nothing.close()
+    monkeypatch.setattr(sys, "stdin", nothing if missing else None)
+    here = ["--url", upstream.url, "--key", "sk-right"]
+    assert main(["chat", "hello", *here]) == 0
+    assert capsys.readouterr().out == "hello\n"
+    assert main(["chat", *here]) == EXIT_USAGE
+
+
+def test_piped_bytes_that_are_no_text_are_told(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    data = io.TextIOWrapper(io.BytesIO("退货".encode("gb18030")), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", data)
+    assert main(["chat", "--url", upstream.url, "--key", "sk-right"]) == EXIT_FAILED
+    assert "iconv" in capsys.readouterr().err

@@ -241,6 +241,8 @@ class ChatStream:
             event = json.loads(data)
         except ValueError as error:
             raise _cut(self.request_id) from error
+        if not isinstance(event, dict):
+            raise _cut(self.request_id)
         if "error" in event:
             message = _message_of(event)
             raise ToolError("client.answer_failed", message or str(_cut(self.request_id).message))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from slipway.cli.output import note, print_json
-from slipway.core.errors import AuthError, NotFoundError, UsageError
+from slipway.core.errors import AuthError, InputError, NotFoundError, UsageError
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 
@@ -133,7 +134,7 @@ def _same(one: str, other: str) -> bool:
 
 def _given_text(prompt: str | None) -> str | None:
     """The prompt with what is piped in; None when a person sits at the terminal."""
-    if sys.stdin.isatty():
+    if sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty():
         return prompt
     parts = [part for part in (prompt, _piped_text()) if part]
     if not parts:
@@ -146,12 +147,25 @@ def _given_text(prompt: str | None) -> str | None:
 
 
 def _piped_text() -> str:
-    """What a pipe or file gives; other inputs, such as a null device, have nothing to say."""
+    """What a pipe, a file or a stream in memory gives; a null device or nothing at all, nothing."""
+    if sys.stdin is None or sys.stdin.closed:  # started with `<&-`
+        return ""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError):  # closed, or not a real file
+    except io.UnsupportedOperation:  # in memory, so reading it cannot wait for anybody
+        mode = stat.S_IFREG
+    except OSError:  # the descriptor is gone
         return ""
-    return sys.stdin.read().strip() if stat.S_ISFIFO(mode) or stat.S_ISREG(mode) else ""
+    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+        return ""
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "chat.not_text",
+            tr("what is piped in is not UTF-8 text ({reason})", reason=error.reason),
+            tr("convert it first, for example with `iconv -f GB18030 -t UTF-8`"),
+        ) from error
 
 
 def _only_model(client: GatewayClient) -> str:
