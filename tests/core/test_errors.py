@@ -26,6 +26,13 @@ def test_error_is_english_in_json_and_chinese_for_a_chinese_reader(
     assert error.as_json()["message"] == "a.txt does not exist"
 
 
+def test_a_sentence_within_a_sentence_has_its_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = unknown_key("b", ["a"], tr("{path} does not exist", path="x"))
+    monkeypatch.setenv("SLIPWAY_LANG", "zh")
+    assert error.message_en == "unknown key `b` in x does not exist"
+    assert "x 不存在" in str(error.message) and "does not" not in str(error.message)
+
+
 def test_unknown_key_offers_the_nearest_name() -> None:
     error = unknown_key("learnin_rate", ["learning_rate", "epochs"], "run.yaml")
     assert "`learnin_rate`" in error.message_en and "run.yaml" in error.message_en

@@ -104,6 +104,27 @@ def test_a_file_that_is_no_mapping_is_refused(recipe: Path, text: str) -> None:
         load_recipe(recipe)
 
 
+def test_broken_yaml_is_one_sentence_with_file_and_line(recipe: Path) -> None:
+    recipe.write_text("model: base\ndata: [\n")
+    with pytest.raises(InputError) as caught:
+        load_recipe(recipe)
+    message = caught.value.message_en
+    assert message.startswith(f"{recipe}:3:1: ") and "\n" not in message
+    assert "<unicode string>" not in message and caught.value.hint_en
+
+
+def test_a_recipe_in_another_encoding_is_refused(recipe: Path) -> None:
+    recipe.write_bytes("label: 客服\n".encode("gbk"))
+    with pytest.raises(InputError, match="utf-8"):
+        load_recipe(recipe)
+
+
+def test_a_key_that_stands_twice_is_refused(recipe: Path) -> None:
+    recipe.write_text("model: base\ndata: shop\nlora:\n  rank: 4\n  rank: 8\n")
+    with pytest.raises(UsageError, match=r":5: `lora\.rank` stands in line 4"):
+        load_recipe(recipe)
+
+
 def test_a_missing_recipe_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         load_recipe(tmp_path / "none.yaml")

@@ -16,7 +16,7 @@ import torch
 
 from slipway.core.errors import ConflictError, InputError, NotFoundError, ProofError, ResourceError
 from slipway.core.events import EventLog, read_events
-from slipway.core.manifest import read_manifest
+from slipway.core.manifest import read_manifest, verify_files
 from slipway.datasets import encode_all, load_dataset, load_tokenizer
 from slipway.training import LoraSpec, TrainSpec, checkpoint, evaluate_loss, train
 from slipway.training.trainer import Trainer
@@ -104,6 +104,19 @@ def test_a_finished_run_is_returned_without_training(whole: Path, spec: TrainSpe
     assert result.resumed_from == 10
     assert result.manifest == read_manifest(whole)
     assert not seen
+
+
+def test_a_finished_run_that_lost_its_adapter_is_trained_anew(
+    spec: TrainSpec, tmp_path: Path
+) -> None:
+    short = spec.model_copy(update={"max_steps": 2})
+    first = train(short, run_dir=tmp_path, events=quiet())
+    (first.adapter / "adapter_model.safetensors").write_bytes(b"cut")
+    seen: list[dict[str, Any]] = []
+    second = train(short, run_dir=tmp_path, events=quiet(seen.append))
+    assert second.resumed_from == 0
+    assert verify_files(tmp_path, second.manifest) == []
+    assert any("adapter_model.safetensors" in event.get("message", "") for event in seen)
 
 
 def test_a_run_of_another_recipe_is_not_touched(whole: Path, spec: TrainSpec) -> None:

@@ -136,7 +136,7 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     return get_close_matches(name, list(known), n=limit, cutoff=0.5)
 
 
-def unknown_key(key: str, known: Iterable[str], where: str) -> UsageError:
+def unknown_key(key: str, known: Iterable[str], where: Text | str) -> UsageError:
     """An error for a key that is not one of `known`, offering the nearest names.
 
     Args:

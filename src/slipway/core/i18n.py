@@ -28,13 +28,13 @@ class Text:
     @property
     def en(self) -> str:
         """The sentence in English."""
-        return _fill(self.msgid, self.params)
+        return _fill(self.msgid, self.params, "en")
 
     def in_language(self, language: Language) -> str:
         """The sentence in `language`; English where no translation exists."""
         if language == "en":
             return self.en
-        return _fill(catalogue().get(self.msgid, self.msgid), self.params)
+        return _fill(catalogue().get(self.msgid, self.msgid), self.params, language)
 
     def __str__(self) -> str:
         return self.in_language(current_language())
@@ -51,9 +51,13 @@ def tr(msgid: str, /, **params: object) -> Text:
     return Text(msgid, params)
 
 
-def _fill(sentence: str, params: dict[str, object]) -> str:
-    """Fill placeholders; a nested `Text` is rendered in the current language."""
-    return sentence.format(**params) if params else sentence
+def _fill(sentence: str, params: dict[str, object], language: Language) -> str:
+    """Fill placeholders; a nested `Text` is rendered in the same language."""
+    values = {
+        key: value.in_language(language) if isinstance(value, Text) else value
+        for key, value in params.items()
+    }
+    return sentence.format(**values) if values else sentence
 
 
 def current_language() -> Language:

@@ -24,7 +24,13 @@ from slipway.core.errors import (
 from slipway.core.events import EventLog
 from slipway.core.files import sha256_json, write_text
 from slipway.core.i18n import tr
-from slipway.core.manifest import Manifest, package_versions, read_manifest, write_manifest
+from slipway.core.manifest import (
+    Manifest,
+    package_versions,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
 from slipway.training.spec import Resolved, TrainSpec
 
 ADAPTER = "adapter"
@@ -125,7 +131,7 @@ def _train(
     identity = _identity(spec, base_digest(base))
     if not resume:
         _clear(run_dir)
-    finished = _finished(run_dir, identity)
+    finished = _finished(run_dir, identity, outer)
     if finished:
         return RunResult(run_dir, finished, int(finished.metrics["steps"]))
     found = checkpoint.latest(run_dir)
@@ -161,13 +167,18 @@ def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
     return identity
 
 
-def _finished(run_dir: Path, identity: dict[str, str]) -> Manifest | None:
+def _finished(run_dir: Path, identity: dict[str, str], outer: EventLog) -> Manifest | None:
+    """The manifest when the folder holds this run, finished and whole; a damaged one is cleared."""
     try:
         manifest = read_manifest(run_dir, kind="run")
     except NotFoundError:
         return None
     if manifest.notes.get("identity") != identity:
         raise _other_run(run_dir, manifest.notes.get("identity", {}), identity)
+    if damaged := verify_files(run_dir, manifest):
+        outer.emit("log", message=f"{', '.join(damaged)} of the finished run changed: trained anew")
+        _clear(run_dir)
+        return None
     return manifest
 
 

@@ -11,9 +11,15 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from slipway.core.errors import InputError, NotFoundError, UsageError, unknown_key
+from slipway.core.errors import (
+    InputError,
+    NotFoundError,
+    UsageError,
+    from_os_error,
+    unknown_key,
+)
 from slipway.core.files import sha256_json
-from slipway.core.i18n import tr
+from slipway.core.i18n import Text, tr
 from slipway.core.manifest import Origin, Setting
 from slipway.core.paths import Home
 
@@ -129,7 +135,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     Raises:
         NotFoundError: the recipe, the model or the data does not exist.
         InputError: the file is not YAML.
-        UsageError: an unknown key, or a value of the wrong type or out of range.
+        UsageError: a key that is unknown or stands twice, or a value of the wrong type or range.
     """
     raw, lines = _read(path)
     _require_known(raw, str(path))
@@ -161,28 +167,58 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         text = path.read_text(encoding="utf-8")
         raw = yaml.safe_load(text)
-        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
+        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader), path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            "recipe.not_yaml",
-            tr("{path} is not YAML: {reason}", path=str(path), reason=str(error)),
-        ) from error
+        raise _not_yaml(path, error) from error
+    except OSError as error:
+        raise from_os_error(error, path) from error
     if raw is None:
         return {}, lines
     if not isinstance(raw, dict):
         raise InputError(
-            "recipe.not_a_mapping", tr("{path} must hold `key: value` lines", path=str(path))
+            "recipe.not_a_mapping",
+            tr("{path} must hold `key: value` lines", path=str(path)),
+            tr("see the examples in `examples/recipes/`"),
         )
     return {str(key): value for key, value in raw.items()}, lines
 
 
-def _lines(node: yaml.Node | None, prefix: str = "") -> dict[str, int]:
+def _not_yaml(path: Path, error: yaml.YAMLError | UnicodeDecodeError) -> InputError:
+    """One sentence with file, line and column; PyYAML's own text has several lines."""
+    mark = getattr(error, "problem_mark", None)
+    place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return InputError(
+        "recipe.not_yaml",
+        tr("{place}: this is not YAML: {reason}", place=place, reason=reason),
+        tr("mend that line; it has the form `key: value`"),
+    )
+
+
+def _lines(node: yaml.Node | None, path: Path, prefix: str = "") -> dict[str, int]:
+    """Dotted key -> line.
+
+    Raises:
+        UsageError: a key stands twice; YAML would let the later one win in silence.
+    """
     lines: dict[str, int] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            name = f"{prefix}{key.value}"
-            lines[name] = key.start_mark.line + 1
-            lines.update(_lines(value, f"{name}."))
+            name, line = f"{prefix}{key.value}", key.start_mark.line + 1
+            if name in lines:
+                raise UsageError(
+                    "recipe.key_twice",
+                    tr(
+                        "{path}:{line}: `{key}` stands in line {first} already",
+                        path=str(path),
+                        line=line,
+                        key=name,
+                        first=lines[name],
+                    ),
+                    tr("remove one of the two lines"),
+                )
+            lines[name] = line
+            lines.update(_lines(value, path, f"{name}."))
     return lines
 
 
@@ -207,7 +243,7 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
                 tr("for example `learning_rate=0.001` or `lora.rank=8`"),
             )
         if key not in known_keys():
-            raise unknown_key(key, known_keys(), tr("the command line").en)
+            raise unknown_key(key, known_keys(), tr("the command line"))
         try:
             flags[key] = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -233,8 +269,9 @@ def _validate(
         first = error.errors()[0]
         parts = [str(part) for part in first["loc"]]
         key = ".".join(parts[: 2 if parts[0] == "lora" else 1])
+        where: Text | str
         if key in flags:
-            where = tr("the command line").en
+            where = tr("the command line")
         elif key in lines:
             where = f"{path}:{lines[key]}"
         else:
