@@ -100,6 +100,12 @@ def test_a_list_that_breaks_names_the_line_of_the_break(tmp_path: Path) -> None:
     assert f"{path}:4" in problem_of(path)
 
 
+def test_what_stands_after_a_list_is_not_passed_over(tmp_path: Path) -> None:
+    path = put(tmp_path, f"[{GOOD}]\n\n[{GOOD}]\n", "train.json")
+    problem = problem_of(path)
+    assert f"{path}:3" in problem and "after the list" in problem
+
+
 def test_a_list_that_never_ends_is_refused(tmp_path: Path) -> None:
     assert "broken JSON" in problem_of(put(tmp_path, f"[{GOOD}", "train.json"))
     assert "not closed" in problem_of(put(tmp_path, f"[{GOOD},", "train.json"))

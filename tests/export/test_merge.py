@@ -10,7 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slipway.core.errors import NotFoundError, ProofError, ResourceError, SlipwayError
+from slipway.core.errors import (
+    ConflictError,
+    NotFoundError,
+    ProofError,
+    ResourceError,
+    SlipwayError,
+)
 from slipway.core.events import EventLog
 from slipway.core.manifest import read_manifest, write_manifest
 from slipway.core.paths import Home
@@ -186,6 +192,15 @@ def test_a_moved_base_is_found_among_the_pulled_ones(copy: Path, home: Home) -> 
 def test_an_unfinished_run_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         merge_run(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", [".", "run", "base", "train.jsonl"])
+def test_a_folder_of_other_things_is_never_replaced(copy: Path, place: str) -> None:
+    before = sorted(path for path in copy.rglob("*"))
+    with pytest.raises(ConflictError, match="would be lost") as caught:
+        merge_run(copy / "run", copy / place)
+    assert "--out" in caught.value.hint_en
+    assert sorted(path for path in copy.rglob("*")) == before
 
 
 def test_a_full_disk_leaves_nothing_behind(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from slipway import __version__
-from slipway.core.errors import InputError, NotFoundError
+from slipway.core.errors import ConflictError, InputError, NotFoundError, SlipwayError
 from slipway.core.files import sha256_file, sha256_json, write_json
 from slipway.core.i18n import tr
 
@@ -186,6 +186,33 @@ def read_manifest(folder: Path, *, kind: Kind | None = None) -> Manifest:
             ),
         )
     return manifest
+
+
+def require_replaceable(folder: Path, kind: Kind) -> None:
+    """Refuse to make an artefact where something else lies, which would be lost.
+
+    Raises:
+        ConflictError: `folder` is a file, or holds anything but an artefact of this kind.
+    """
+    if folder.is_dir():
+        if not any(folder.iterdir()):
+            return
+        try:
+            read_manifest(folder, kind=kind)
+            return
+        except SlipwayError:
+            pass
+    elif not folder.exists():
+        return
+    raise ConflictError(
+        "artefact.place_taken",
+        tr("{folder} holds other things, which would be lost", folder=str(folder)),
+        tr(
+            "give the folder of an earlier `{kind}`, or a new one: `--out {new}`",
+            kind=kind,
+            new=f"{folder.resolve()}-{kind}",
+        ),
+    )
 
 
 def verify_files(folder: Path, manifest: Manifest) -> list[str]:

@@ -130,6 +130,9 @@ def _list_rows(file: Path, data: bytes) -> Iterator[RawRow | RowProblem]:
             at = _skip(text, at + 1)
     if at >= len(text):
         yield _problem(file, line, "broken_json", tr("the list is not closed with `]`"))
+    elif (after := _skip(text, at + 1)) < len(text):
+        line = text.count("\n", 0, after) + 1
+        yield _problem(file, line, "broken_json", tr("something stands after the list's `]`"))
 
 
 def _skip(text: str, at: int) -> int:

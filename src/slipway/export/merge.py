@@ -29,6 +29,7 @@ from slipway.core.manifest import (
     Manifest,
     package_versions,
     read_manifest,
+    require_replaceable,
     verify_files,
     write_manifest,
 )
@@ -79,10 +80,12 @@ def merge_run(
         NotFoundError: no finished run there, or its base is gone.
         ProofError: base or adapter are not those of the run, nothing would change, or the result
             is not base + adapter; nothing is left at `out_dir`.
+        ConflictError: `out_dir` holds something else than an earlier merged model.
         ResourceError: the disk is full.
     """
     events = events or EventLog(None)
     run = read_manifest(run_dir, kind="run")
+    require_replaceable(out_dir, "merged")
     base = _find_base(run)
     _require_same_parts(run_dir, run, base)
     with new_folder(out_dir) as folder:
@@ -162,6 +165,7 @@ def _write_merged(base: Path, adapter: Path, folder: Path, events: EventLog) -> 
         raise InputError(
             "merge.no_safetensors",
             tr("{path} has no .safetensors weights to merge into", path=str(base)),
+            tr("get that base again with `slipway pull`, or train on this one"),
         )
     for path in sorted(base.iterdir()):
         if path.is_file() and path.suffix != ".safetensors" and path.name != FILE_NAME:

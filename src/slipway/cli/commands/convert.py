@@ -22,6 +22,7 @@ def convert(model: Path, outtype: str, output: Path | None, as_json: bool) -> No
 
     from slipway.cli.output import LiveLine, note, print_json, size
     from slipway.core.events import EventLog
+    from slipway.core.manifest import require_replaceable
     from slipway.core.paths import Home
     from slipway.export import convert_to_gguf
 
@@ -36,6 +37,7 @@ def convert(model: Path, outtype: str, output: Path | None, as_json: bool) -> No
     home = Home.current()
     folder = resolve(model, home)
     target = output or home.artefacts / f"{folder.resolve().name}-{outtype}"
+    require_replaceable(target, "gguf")
     manifest = convert_to_gguf(
         folder, target, outtype=outtype, home=home, events=EventLog(None, show)
     )
@@ -63,4 +65,8 @@ def resolve(name: Path, home: Any) -> Path:
             return Path(folder)
     from slipway.core.errors import NotFoundError
 
-    raise NotFoundError("file.not_found", tr("{path} does not exist", path=str(name)))
+    raise NotFoundError(
+        "model.not_found",
+        tr("there is no folder {path}, here or in {home}", path=str(name), home=home.root),
+        tr("see what is there with `ls {folder}`", folder=home.artefacts),
+    )
