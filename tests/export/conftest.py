@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import pytest
+from tests.shared_home import shared_home
 
-from slipway.core.paths import Home
-from slipway.export.toolchain import Toolchain, find_toolchain
+from slipway.export.toolchain import Toolchain, install_toolchain
 
-REAL_HOME = Home.current()  # read at import, before each test gets a home of its own
+
+@pytest.fixture(scope="session")
+def shared_tools() -> Toolchain:
+    """llama.cpp's real programs; built on the first test run of a machine."""
+    return install_toolchain(shared_home())
 
 
 @pytest.fixture
-def tools(monkeypatch: pytest.MonkeyPatch) -> Toolchain:
-    """The machine's own llama.cpp, made visible to the test's empty home."""
-    found = find_toolchain(REAL_HOME)
-    if found is None:
-        pytest.skip("no llama.cpp here; `slipway toolchain install` makes these tests run")
-    monkeypatch.setenv("SLIPWAY_TOOLCHAIN", str(found.folder))
-    return found
+def tools(shared_tools: Toolchain, monkeypatch: pytest.MonkeyPatch) -> Toolchain:
+    """The real programs, made visible to the test's empty home."""
+    monkeypatch.setenv("SLIPWAY_TOOLCHAIN", str(shared_tools.folder))
+    return shared_tools

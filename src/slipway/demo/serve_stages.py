@@ -96,8 +96,7 @@ def gateway(context: DemoContext, results: Results) -> Outputs:
     profile = load_profile(context.home)
     key = profile.key
     if not _key_works(service.url, key):
-        with closing(open_store(context.home.gateway_db)) as store:
-            key = _new_key(store)
+        key = _new_key(context.home)
     save_profile(context.home, service.url, key, model)
     context.say(tr("gateway: {url}", url=service.url))
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
@@ -120,14 +119,15 @@ def _key_works(url: str, key: str) -> bool:
     return True
 
 
-def _new_key(store: Any) -> str:
-    from slipway.gateway import add_token, add_user, list_users, revoke_token
+def _new_key(home: Home) -> str:
+    from slipway.gateway import add_token, add_user, list_users, open_store, revoke_token
 
-    if all(user.name != USER for user in list_users(store)):
-        add_user(store, USER)
-    with suppress(NotFoundError):
-        revoke_token(store, TOKEN)
-    return add_token(store, TOKEN, user=USER)[1]
+    with closing(open_store(home.gateway_db)) as store:
+        if all(user.name != USER for user in list_users(store)):
+            add_user(store, USER)
+        with suppress(NotFoundError):
+            revoke_token(store, TOKEN)
+        return add_token(store, TOKEN, user=USER)[1]
 
 
 def _start(

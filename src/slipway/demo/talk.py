@@ -83,24 +83,22 @@ def _questions(context: DemoContext, system: str) -> list[tuple[str, list[Any]]]
 
 
 def _booked(context: DemoContext, request_id: str | None, endpoint: str = "") -> dict[str, Any]:
-    """The gateway's record of a request; it is written just after the answer's last byte."""
+    """The gateway's record of a request; it is written just before the answer's last bytes."""
     from slipway.gateway import list_requests, open_store
 
     deadline = time.monotonic() + BOOKING_TIMEOUT_S
-    while True:
-        with closing(open_store(context.home.gateway_db)) as store:
-            rows = list_requests(store, limit=20)
-        for row in rows:
-            if row["request_id"] == request_id or (
-                request_id is None and row["endpoint"].endswith(endpoint)
-            ):
-                return row
-        if time.monotonic() > deadline:
-            raise ProofError(
-                "gateway.not_booked",
-                tr("the gateway has no record of request {id}", id=request_id or endpoint),
-            )
-        time.sleep(0.05)
+    with closing(open_store(context.home.gateway_db)) as store:
+        while time.monotonic() < deadline:
+            for row in list_requests(store, limit=20):
+                if row["request_id"] == request_id or (
+                    request_id is None and row["endpoint"].endswith(endpoint)
+                ):
+                    return row
+            time.sleep(0.05)
+    raise ProofError(
+        "gateway.not_booked",
+        tr("the gateway has no record of request {id}", id=request_id or endpoint),
+    )
 
 
 def _line(row: dict[str, Any]) -> dict[str, Any]:
