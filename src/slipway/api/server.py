@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,17 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to `run_server`."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, or say so: uvicorn logs the reason and exits with a code that means another."""
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            raise ToolError(
+                "server.start_failed",
+                tr("the server could not start"),
+                tr("the reason is in the lines above, or in the log that `slipway status` names"),
+            ) from error
 
 
 def is_loopback(host: str) -> bool:
@@ -79,9 +91,3 @@ async def _serve(server: _Server, on_ready: Callable[[int], None]) -> None:
     if server.started:
         on_ready(server.servers[0].sockets[0].getsockname()[1])
     await serving
-    if not server.started:  # uvicorn logs why and returns as if all were well
-        raise ToolError(
-            "server.start_failed",
-            tr("the server could not start"),
-            tr("the reason is in the lines above, or in the log that `slipway status` names"),
-        )

@@ -12,8 +12,8 @@ from slipway.core.i18n import Text
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    """One JSON document on stdout, at once: a service that prints it goes on running."""
+    print(json.dumps(value, ensure_ascii=False, indent=2), flush=True)
 
 
 def note(text: Text | str) -> None:
