@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -105,7 +106,10 @@ def test_modelfile_errors_name_file_and_line(
     assert "Modelfile:2" in error and "`FROM`" in error
 
 
-def test_unreachable_gateway_exits_3(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_gateway_exits_3(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     code, error = fails(capsys, "chat", "--url", "http://127.0.0.1:1", "--key", "sk-x", "hello")
     assert code == 3 and "slipway gateway serve" in error
 

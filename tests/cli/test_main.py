@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -41,6 +43,28 @@ def test_error_as_json_is_one_english_document(
     assert main(["data", "check", "/does/not/exist", "--json"]) in (1, 5)
     error = json.loads(capsys.readouterr().err)["error"]
     assert error["code"] and error["message"].isascii()
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 6), (errno.EACCES, 2)])
+def test_a_fault_of_the_machine_is_never_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number), "/somewhere")
+
+    monkeypatch.setattr(cli, "main", fail)
+    assert main(["status"]) == code
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "/somewhere" in error and "hint: " in error
+
+
+def test_other_system_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EBADF, "bad descriptor")
+
+    monkeypatch.setattr(cli, "main", fail)
+    with pytest.raises(OSError, match="bad descriptor"):
+        main(["status"])
 
 
 def test_help_is_chinese_for_a_chinese_reader() -> None:

@@ -3,6 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from slipway.core.errors import SlipwayError
 from slipway.core.events import EventLog, read_events
 
 
@@ -26,3 +29,13 @@ def test_torn_last_line_of_a_killed_writer_costs_only_itself(tmp_path: Path) -> 
 
 def test_no_file_means_no_events(tmp_path: Path) -> None:
     assert list(read_events(tmp_path / "none")) == []
+
+
+def test_a_place_that_cannot_be_written_is_an_error_for_the_reader(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SlipwayError, match="file"):
+        EventLog(tmp_path / "file" / "e.jsonl")
+    log = EventLog(tmp_path / "e.jsonl")
+    (tmp_path / "e.jsonl").mkdir()
+    with pytest.raises(SlipwayError, match=r"e\.jsonl"):
+        log.emit("log", message="x")

@@ -45,6 +45,14 @@ def test_timeout_stops_the_program_and_its_children() -> None:
     assert time.monotonic() - began < 8
 
 
+def test_timeout_stops_a_program_that_prints_nothing() -> None:
+    began = time.monotonic()
+    with pytest.raises(ToolError) as caught:
+        run([PYTHON, "-c", "import time; time.sleep(60)"], timeout_s=0.5)
+    assert "timeout" in caught.value.message_en
+    assert time.monotonic() - began < 8
+
+
 def test_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     child_file = tmp_path / "child"
     code = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -11,8 +12,16 @@ from typing import Any
 import click
 
 from slipway import __version__
-from slipway.core.errors import EXIT_INTERRUPTED, EXIT_USAGE, NotFoundError, SlipwayError, nearest
+from slipway.core.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    NotFoundError,
+    SlipwayError,
+    from_os_error,
+    nearest,
+)
 from slipway.core.i18n import Text, tr
+from slipway.core.paths import Home
 
 # command -> (module:attribute, one line for the list); the module is imported when it is used
 COMMANDS: dict[str, tuple[str, Text]] = {
@@ -40,6 +49,8 @@ COMMANDS: dict[str, tuple[str, Text]] = {
     "doctor": ("doctor:doctor", tr("Show this machine, the tools found, and what is missing.")),
 }
 ALIASES = {"ls": "list"}
+# never a bug of Slipway's, wherever they come from
+MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class LazyGroup(click.Group):
@@ -135,6 +146,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in MACHINE_FAULTS:
+            raise
+        fault = from_os_error(error, error.filename or Home.current().root)
+        report(fault, as_json=as_json)
+        return fault.exit_code
 
 
 def _command_path(error: click.ClickException) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from slipway.core.errors import from_os_error
+
 EventType = Literal["state", "progress", "metric", "log", "artefact", "sample"]
 
 Listener = Callable[[dict[str, Any]], None]
@@ -22,14 +24,20 @@ class EventLog:
     """Appends events to a file and hands each to the listeners (a progress bar, a test).
 
     An event is `{"type": ..., "at": <unix seconds>, **data}`.
+
+    Raises (also when an event is emitted):
+        SlipwayError: the disk is full or the file is not writable.
     """
 
     def __init__(self, path: Path | None, *listeners: Listener) -> None:
         self.path = path
         self._listeners = list(listeners)
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _end_torn_line(path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _end_torn_line(path)
+            except OSError as error:
+                raise from_os_error(error, path) from error
 
     def subscribe(self, listener: Listener) -> None:
         """Hand every later event to `listener` too."""
@@ -40,8 +48,11 @@ class EventLog:
         event = {"type": type, "at": round(time.time(), 3), **data}
         if self.path is not None:
             line = json.dumps(event, ensure_ascii=False) + "\n"
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                raise from_os_error(error, self.path) from error
         for listener in self._listeners:
             listener(event)
 

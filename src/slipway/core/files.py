@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.errors import from_os_error
+from slipway.core.process import is_alive
 
 _CHUNK_BYTES = 1 << 20
 
@@ -105,7 +106,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 def _remove_leftovers(final: Path) -> None:
     for path in final.parent.glob(f".{final.name}.*"):
         owner = path.name.removeprefix(f".{final.name}.").split(".")[0]
-        if path.is_dir() and owner.isdigit() and not Path(f"/proc/{owner}").exists():
+        if path.is_dir() and owner.isdigit() and not is_alive(int(owner)):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -13,9 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,6 @@ def run(
         ToolError: non-zero exit, a signal, or `timeout_s` passed; the message ends with the last
             lines printed and `returncode` holds the exit status (negative: signal).
     """
-    deadline = time.monotonic() + timeout_s if timeout_s else None
     process = subprocess.Popen(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
@@ -116,19 +115,18 @@ def run(
     )
     lines: list[str] = []
     assert process.stdout is not None
-    try:
-        with process.stdout:
-            for line in process.stdout:
-                lines.append(line)
-                if on_line:
-                    on_line(line.rstrip("\n"))
-                if deadline and time.monotonic() > deadline:
-                    raise _failed(command, lines, "timeout", None)
-        process.wait(max(0.1, deadline - time.monotonic()) if deadline else None)
-    except subprocess.TimeoutExpired:
-        raise _failed(command, lines, "timeout", None) from None
-    finally:
-        stop(process)
+    with _killed_after(process, timeout_s) as expired:
+        try:
+            with process.stdout:
+                for line in process.stdout:
+                    lines.append(line)
+                    if on_line:
+                        on_line(line.rstrip("\n"))
+            process.wait()
+        finally:
+            stop(process)
+    if expired.is_set():
+        raise _failed(command, lines, "timeout", None)
     if process.returncode:
         reason = (
             signal.Signals(-process.returncode).name
@@ -137,6 +135,27 @@ def run(
         )
         raise _failed(command, lines, reason, process.returncode)
     return "".join(lines)
+
+
+@contextmanager
+def _killed_after(
+    process: subprocess.Popen[Any], timeout_s: float | None
+) -> Iterator[threading.Event]:
+    """Kill the group after `timeout_s` from a thread: a silent program blocks its reader."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        _signal_group(process.pid, signal.SIGKILL)
+
+    watchdog = threading.Timer(timeout_s or 0.0, expire)
+    watchdog.daemon = True
+    if timeout_s:
+        watchdog.start()
+    try:
+        yield expired
+    finally:
+        watchdog.cancel()
 
 
 def _failed(
