@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from slipway.cli.main import main
+from slipway.core.paths import Home
 from slipway.testing.tiny import tiny_tokenizer
 
 GOOD = {"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yes"}]}
@@ -71,3 +72,14 @@ def test_stats_count_tokens_with_a_model(
     assert main([*command, "--json"]) == 0
     tokens = json.loads(capsys.readouterr().out)["splits"]["train"]["tokens"]
     assert tokens["over_cutoff"][0]["line"] == 1
+
+
+def test_stats_take_a_pulled_base_by_name(
+    tmp_path: Path, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_tokenizer(home.bases / "starter")
+    command = ["data", "stats", str(dataset(tmp_path / "d", GOOD)), "--model", "starter", "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["splits"]["train"]["tokens"]["learned"] > 0
+    assert main([*command[:4], "none"]) == 5
+    assert "slipway pull" in capsys.readouterr().err

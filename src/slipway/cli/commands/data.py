@@ -85,7 +85,7 @@ def _short(text: str, width: int = 90) -> str:
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help=str(tr("Model folder whose tokenizer and chat template count the tokens.")),
+    help=str(tr("Model (folder or pulled base) whose tokenizer and template count the tokens.")),
 )
 @click.option(
     "--cutoff-len",
@@ -96,8 +96,12 @@ def _short(text: str, width: int = 90) -> str:
 )
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
 def stats(path: Path, model: Path | None, cutoff_len: int, as_json: bool) -> None:
+    from slipway.core.paths import Home
     from slipway.datasets import dataset_stats, load_tokenizer
 
+    pulled = Home.current().bases / model if model else None
+    if model and pulled and not model.exists() and pulled.is_dir():
+        model = pulled
     tokenizer = load_tokenizer(model) if model else None
     counted = dataset_stats(path, tokenizer, cutoff_len)
     if as_json:

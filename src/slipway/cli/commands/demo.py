@@ -66,9 +66,13 @@ def demo(
     )
     screen = Screen()
     began = time.monotonic()
-    _, records, folder = run_demo(
-        options, say=screen.say, observer=screen.stage, listeners=(screen.event,)
-    )
+    try:
+        _, records, folder = run_demo(
+            options, say=screen.say, observer=screen.stage, listeners=(screen.event,)
+        )
+    except KeyboardInterrupt:
+        screen.say(tr("stopped; the same command goes on from here"))
+        raise
     seconds = time.monotonic() - began
     gateway = next(r.outputs for r in records if r.name == "gateway")
     if as_json:

@@ -102,5 +102,10 @@ def tools() -> list[Check]:
         fix = tr("install it with `slipway toolchain install`")
         rows.append(("llama.cpp", "missing", "-", fix))
     engine = "embedded" if wanted == "embedded" or not found else "native"
-    rows.append(("engine", "ok", f"{engine} (SLIPWAY_ENGINE={wanted})", ""))
+    what = f"{engine} (SLIPWAY_ENGINE={wanted})"
+    if engine == "embedded" and importlib.util.find_spec("xllamacpp") is None:
+        fix = tr("install it: `pip install {package}`", package="xllamacpp")
+        rows.append(("engine", "missing", what, fix))
+    else:
+        rows.append(("engine", "ok", what, ""))
     return rows
