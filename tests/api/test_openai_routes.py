@@ -112,3 +112,14 @@ def test_a_bad_request_has_openais_error_shape(
     assert error["type"] == kind
     assert message in error["message"]
     assert set(error) >= {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
+def test_what_the_model_cannot_see_or_hear_is_the_requests_fault(
+    http: httpx.Client, kind: str
+) -> None:
+    parts = [{"type": "text", "text": "hi"}, {"type": kind, kind: {}}]
+    body = {"model": "shop:q4", "messages": [{"role": "user", "content": parts}]}
+    answer = http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert kind in answer.json()["error"]["message"]

@@ -125,8 +125,17 @@ def _messages(job: Job, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "request.bad_field",
                 tr("field `{field}`: {reason}", field=f"messages.{index}.role", reason="required"),
             )
+        _refuse_media(message.get("content"))
     turned = [{**m, "role": "system" if m["role"] == "developer" else m["role"]} for m in messages]
     return with_model_messages(job.model, turned)
+
+
+def _refuse_media(content: object) -> None:
+    """The engine would call a picture its own failure, and clients try failures again."""
+    for part in content if isinstance(content, list) else []:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in ("image_url", "input_audio", "file"):
+            raise UsageError("request.unsupported", tr("`{name}` is not supported", name=kind))
 
 
 def _reply(body: OpenAIBody, prefix: str, kind: str) -> _Reply:
