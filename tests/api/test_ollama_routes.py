@@ -229,3 +229,12 @@ def test_a_damaged_model_does_not_hide_the_others(http: httpx.Client, home: Home
     models = {model["name"]: model for model in http.get("/api/tags").json()["models"]}
     assert models["shop:q4"]["details"]["family"] == "llama"
     assert models["broken:latest"]["details"] == {}
+
+
+def test_raw_prompts_may_ask_for_log_probabilities(http: httpx.Client) -> None:
+    body = {"model": "shop:q4", "prompt": "/dump", "raw": True, "stream": False, "logprobs": True}
+    sent = json.loads(
+        http.post("/api/generate", json={**body, "top_logprobs": 3}).json()["response"]
+    )
+    assert sent["n_probs"] == 3
+    assert json.loads(http.post("/api/generate", json=body).json()["response"])["n_probs"] == 1

@@ -78,6 +78,8 @@ async def generate(request: Request) -> Response:
         payload: dict[str, Any] = {"prompt": body.prompt}
         if schema:
             payload["json_schema"] = schema
+        if body.logprobs:
+            payload["n_probs"] = max(1, body.top_logprobs)
         events = job.complete(payload)
     else:
         turn = [{"role": "user", "content": body.prompt}]
