@@ -15,6 +15,7 @@ from slipway.core.manifest import describe_files, files_digest, read_manifest
 from slipway.datasets import Encoded
 from slipway.training import attention
 from slipway.training.batch import batches, losses
+from slipway.training.memory import bound_kernel_caches
 
 # the files that make up a model folder's identity when it has no manifest
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
@@ -71,6 +72,7 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    bound_kernel_caches()
     attention.register()
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from slipway.training.frozen import _can_pack
+from slipway.training.model import load_base
+
+# products of many lengths, as packs bring them; prints how many MB they left behind
+_MANY_SHAPES = """
+import ctypes, sys, psutil, torch
+from slipway.training.frozen import FrozenProduct
+from slipway.training.memory import bound_kernel_caches
+if sys.argv[1] == "bound":
+    bound_kernel_caches()
+product = FrozenProduct(torch.nn.Linear(512, 512, bias=False).bfloat16())
+rows = torch.zeros(600, 512, dtype=torch.bfloat16)
+product.forward(rows)
+before = psutil.Process().memory_info().rss
+for length in range(100, 600):
+    product.forward(rows[:length])
+ctypes.CDLL(None).malloc_trim(0)
+print((psutil.Process().memory_info().rss - before) >> 20)
+"""
+
+
+def test_loading_a_model_bounds_the_kernel_caches_and_respects_the_user(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1")  # so that it is put back
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    load_base(base, torch.float32, torch.device("cpu"))
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7"
+    assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory after malloc_trim")
+@pytest.mark.skipif(
+    not _can_pack(torch.zeros(32, 32, dtype=torch.bfloat16)), reason="needs bf16 in oneDNN"
+)
+def test_products_of_ever_new_lengths_do_not_pile_up_kernels() -> None:
+    left = {}
+    for mode in ("free", "bound"):
+        command = [sys.executable, "-c", _MANY_SHAPES, mode]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        left[mode] = int(done.stdout)
+    assert left["bound"] < 0.6 * left["free"], left
