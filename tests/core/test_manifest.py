@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import InputError, NotFoundError
-from slipway.core.manifest import Setting, read_manifest, verify_files, write_manifest
+from slipway.core.errors import ConflictError, InputError, NotFoundError
+from slipway.core.manifest import (
+    Setting,
+    read_manifest,
+    require_replaceable,
+    verify_files,
+    write_manifest,
+)
 
 
 def make(folder: Path, content: str = "weights") -> Path:
@@ -72,3 +78,31 @@ def test_unknown_kind_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "kind": "cake"}))
     with pytest.raises(InputError):
         read_manifest(folder)
+
+
+def test_what_is_missing_comes_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        read_manifest(tmp_path, kind="run")
+    assert "`slipway train RECIPE.yaml`" in caught.value.hint_en
+    (tmp_path / "a").write_text("a")
+    write_manifest(tmp_path, "merged", "m")
+    with pytest.raises(InputError) as wrong:
+        read_manifest(tmp_path, kind="gguf")
+    assert "`slipway convert MODEL`" in wrong.value.hint_en
+
+
+@pytest.mark.parametrize("make", ["file", "foreign", "other kind"])
+def test_a_place_with_other_things_is_not_replaceable(tmp_path: Path, make: str) -> None:
+    place = tmp_path / "place"
+    require_replaceable(place, "gguf")
+    if make == "file":
+        place.write_text("mine")
+    else:
+        place.mkdir()
+        require_replaceable(place, "gguf")
+        (place / "a").write_text("mine")
+        if make == "other kind":
+            write_manifest(place, "merged", "m")
+            require_replaceable(place, "merged")
+    with pytest.raises(ConflictError, match="would be lost"):
+        require_replaceable(place, "gguf")

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from slipway import __version__
 from slipway.core.errors import ConflictError, InputError, NotFoundError, SlipwayError
 from slipway.core.files import sha256_file, sha256_json, write_json
-from slipway.core.i18n import tr
+from slipway.core.i18n import Text, tr
 
 FILE_NAME = "manifest.json"
 SCHEMA = 1
@@ -26,6 +26,15 @@ Kind = Literal[
     "base", "dataset", "run", "merged", "gguf", "quant", "evaluation", "toolchain", "report"
 ]
 Origin = Literal["flag", "env", "file", "parent", "measured", "default"]
+
+_MADE_BY: dict[Kind, str] = {
+    "base": "slipway pull starter",
+    "run": "slipway train RECIPE.yaml",
+    "merged": "slipway merge RUN",
+    "gguf": "slipway convert MODEL",
+    "quant": "slipway quantize GGUF -t Q4_K_M",
+    "toolchain": "slipway toolchain install",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +153,11 @@ def write_manifest(
     return manifest
 
 
+def _how_to_make(kind: Kind | None) -> Text | str:
+    command = _MADE_BY.get(kind) if kind else None
+    return tr("make one with `{command}`", command=command) if command else ""
+
+
 def read_manifest(folder: Path, *, kind: Kind | None = None) -> Manifest:
     """Read and check the manifest of an artefact folder.
 
@@ -154,7 +168,9 @@ def read_manifest(folder: Path, *, kind: Kind | None = None) -> Manifest:
     path = folder / FILE_NAME
     if not path.is_file():
         raise NotFoundError(
-            "artefact.not_found", tr("{folder} holds no finished artefact", folder=str(folder))
+            "artefact.not_found",
+            tr("{folder} holds no finished artefact", folder=str(folder)),
+            _how_to_make(kind),
         )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -169,6 +185,7 @@ def read_manifest(folder: Path, *, kind: Kind | None = None) -> Manifest:
         raise InputError(
             "artefact.bad_manifest",
             tr("{path} is not a readable manifest: {reason}", path=str(path), reason=str(error)),
+            _how_to_make(kind),
         ) from error
     if manifest.kind not in get_args(Kind):
         raise InputError(
@@ -184,6 +201,7 @@ def read_manifest(folder: Path, *, kind: Kind | None = None) -> Manifest:
                 found=manifest.kind,
                 wanted=kind,
             ),
+            _how_to_make(kind),
         )
     return manifest
 
