@@ -229,3 +229,11 @@ def test_a_stop_text_with_quotes_survives_being_written_as_a_modelfile(
     text = f'FROM {gguf}\nPARAMETER stop """{stop}"""\nPARAMETER top_k 3'
     again = parse_modelfile(render_modelfile(create_model("a", text, home=home)))
     assert again.parameters == {"stop": [stop], "top_k": 3}
+
+
+def test_a_manifest_of_another_program_beside_the_gguf_is_no_hindrance(
+    home: Home, gguf: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (gguf.parent / "manifest.json").write_text('{"name": "web app"}', "utf-8")
+    assert create_model("a", f"FROM {gguf}", home=home).lineage == {}
+    assert "no lineage" in caplog.text

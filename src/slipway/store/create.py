@@ -7,6 +7,7 @@ to, which the next removal of a model that shares them, or the next create, uses
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from slipway.store.manifests import Layer, ManifestStore, ModelManifest
 from slipway.store.modelfile import Modelfile, parse_modelfile, read_modelfile
 from slipway.store.names import ModelName
 from slipway.store.template_kind import check_template
+
+logger = logging.getLogger("slipway.store")
 
 _SINGLE = (media.SYSTEM, media.TEMPLATE, media.MESSAGES)
 
@@ -138,7 +141,7 @@ def _from_folder(folder: Path, blobs: BlobStore, where: str) -> _Parts:
 
 def _from_file(path: Path, blobs: BlobStore) -> _Parts:
     header = read_gguf(path)
-    artefact = read_manifest(path.parent) if (path.parent / FILE_NAME).is_file() else None
+    artefact = _manifest_beside(path)
     ours = artefact is not None and path.name in {entry.path for entry in artefact.files}
     blob = blobs.put_file(path, link=ours)
     return _Parts(
@@ -146,6 +149,17 @@ def _from_file(path: Path, blobs: BlobStore) -> _Parts:
         describe(header),
         lineage={"schema": 1, "artefact": _artefact(artefact)} if artefact and ours else {},
     )
+
+
+def _manifest_beside(path: Path) -> Manifest | None:
+    """The manifest of the artefact that a file lies in; None when it is no artefact of ours."""
+    if not (path.parent / FILE_NAME).is_file():
+        return None
+    try:
+        return read_manifest(path.parent)
+    except InputError as error:  # other programs write files of this name too
+        logger.warning("no lineage for %s: %s", path, error)
+        return None
 
 
 def _artefact(manifest: Manifest) -> dict[str, Any]:
