@@ -12,6 +12,8 @@ import httpx
 import pytest
 from tests.api.conftest import RunningDaemon, StartDaemon
 
+from slipway.core.process import is_alive
+
 
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"model": "shop:q4", "messages": [{"role": "user", "content": text}], **more}
@@ -51,7 +53,9 @@ def test_a_worker_killed_while_idle_is_not_noticed_by_the_client(
     daemon: RunningDaemon, http: httpx.Client
 ) -> None:
     http.post("/api/chat", json=chat("hello", stream=False))
-    os.kill(worker_pid(daemon), signal.SIGKILL)
+    pid = worker_pid(daemon)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not is_alive(pid))  # a dying one may still take a connection
     answer = http.post("/api/chat", json=chat("hello again", stream=False))
     assert answer.json()["message"]["content"] == "echo: hello again"
 
