@@ -74,6 +74,25 @@ def test_a_wrong_value_names_file_line_and_key(recipe: Path, line: str, key: str
     assert f"`{key}`" in caught.value.message_en
 
 
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("epochs=-1", "必须 > 0"),
+        ("epochs=soon", "必须是数字"),
+        ("max_steps=1.5", "必须是整数"),
+        ("lora.dropout=1", "必须 < 1"),
+        ("dtype=fp8", "只能是 'auto', 'bf16', 'fp32' 之一"),
+    ],
+)
+def test_a_wrong_value_is_told_in_the_readers_language(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, item: str, says: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe(recipe, [item])
+    monkeypatch.setenv("SLIPWAY_LANG", "zh")
+    assert says in str(caught.value.message) and caught.value.hint_en
+
+
 def test_a_wrong_inner_value_names_its_line(recipe: Path) -> None:
     recipe.write_text("model: base\ndata: shop\nlora:\n  alpha: 8\n  rank: 0\n")
     with pytest.raises(UsageError) as caught:

@@ -279,8 +279,29 @@ def _validate(
         code = "recipe.missing_key" if first["type"] == "missing" else "recipe.bad_value"
         raise UsageError(
             code,
-            tr("{where}: `{key}`: {reason}", where=where, key=key, reason=first["msg"]),
+            tr(
+                "{where}: `{key}`: {reason}",
+                where=where,
+                key=key,
+                reason=_reason(first["type"], first),
+            ),
+            tr("see the examples in `examples/recipes/`"),
         ) from error
+
+
+def _reason(kind: str, error: Mapping[str, Any]) -> Text | str:
+    """Pydantic's commonest faults in the reader's language, the others in its own English."""
+    limits: Mapping[str, Any] = error.get("ctx") or {}
+    if kind == "missing":
+        return tr("the key is missing")
+    if kind in ("float_parsing", "float_type", "int_parsing", "int_type", "int_from_float"):
+        whole = kind.startswith("int")
+        return tr("must be a whole number") if whole else tr("must be a number")
+    if kind == "literal_error":
+        return tr("must be one of {names}", names=limits["expected"].replace(" or ", ", "))
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    found = [f"{sign} {limits[key]}" for key, sign in signs.items() if key in limits]
+    return tr("must be {limit}", limit=found[0]) if found else str(error["msg"])
 
 
 def _locate(key: str, value: str, places: Sequence[Path]) -> Path:
