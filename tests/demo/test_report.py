@@ -6,7 +6,7 @@ import pytest
 
 from slipway.core.events import EventLog
 from slipway.demo.report.charts import smooth
-from slipway.demo.report.content import _thin, loss_curve
+from slipway.demo.report.content import _thin, loss_curve, unexpected_order
 from slipway.demo.report.write import WORDS, number
 
 
@@ -40,3 +40,11 @@ def test_curves_hold_each_step_once_and_eval_beside_training(tmp_path: Path) -> 
         "loss": [[1, 2.5], [2, 2.0], [3, 1.5]],
         "eval_loss": [[0, 3.0], [3, 1.75]],
     }
+
+
+def test_quants_whose_divergence_does_not_fall_with_bits_are_named() -> None:
+    row = {"Q4": (4.5, 0.05), "Q5": (5.5, 0.06), "Q8": (8.5, 0.003)}
+    quants = {name: {"bpw": bpw, "kld_mean": kld} for name, (bpw, kld) in row.items()}
+    assert unexpected_order(quants) == [["Q5", "Q4"]]
+    quants["Q5"]["kld_mean"] = 0.02
+    assert unexpected_order(quants) == []

@@ -49,7 +49,7 @@ class DemoOptions:
     @property
     def budget_s(self) -> float:
         """Seconds for training: what was asked for, else by `quick`; never above six minutes."""
-        return min(self.train_budget_s or (40.0 if self.quick else 180.0), 360.0)
+        return min(self.train_budget_s or (40.0 if self.quick else 240.0), 360.0)
 
     @property
     def eval_rows(self) -> int:

@@ -48,11 +48,27 @@ def build_report(context: DemoContext, records: Sequence[StageRecord]) -> dict[s
         "tuned": evaluation["tuned"],
         "unquantised": evaluation.get("unquantised", {}),
         "quants": evaluation["quants"],
+        "more_bits_diverge_more": unexpected_order(evaluation["quants"]),
         "samples": evaluation.get("samples", []),
         "gateway": results["chat"]["gateway"],
         "stages": [{"name": r.name, "seconds": r.seconds, "cached": r.cached} for r in records],
         "lineage": lineage(results),
     }
+
+
+def unexpected_order(quants: dict[str, Any]) -> list[list[str]]:
+    """Pairs [larger, smaller] of quants where the one with more bits per weight has more KLD.
+
+    Happens with the starter after a short training: its weights come from a 4-bit grid, to which
+    five bits with a free minimum return, and so lose what little was learnt.
+    """
+    rows = sorted(quants.items(), key=lambda item: item[1]["bpw"])
+    return [
+        [large, small]
+        for i, (small, fewer) in enumerate(rows)
+        for large, more in rows[i + 1 :]
+        if more["kld_mean"] > fewer["kld_mean"]
+    ]
 
 
 def loss_curve(events: Path) -> dict[str, list[list[float]]]:

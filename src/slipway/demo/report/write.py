@@ -75,6 +75,8 @@ WORDS: dict[str, dict[str, str]] = {
     "en": {
         "lang": "en",
         "steps": "steps",
+        "order_note": "more bits diverge more here. The starter's weights come from a 4-bit grid; "
+        "after a short training, some 5-bit tensors fall back to it. Train longer.",
         "rows_note": "Files before and after quantising answer the same rows, half of those that "
         "base and tuned answer: compare chrF and ROUGE-L within this table.",
         "split": "split",
@@ -120,6 +122,8 @@ WORDS: dict[str, dict[str, str]] = {
     "zh": {
         "lang": "zh-CN",
         "steps": "步",
+        "order_note": "此处比特更多反而偏离更大：入门模型的权重来自 4 比特网格，"
+        "训练太短时部分 5 比特张量会退回该网格。请延长训练。",
         "rows_note": "本表各文件回答相同的行（基座与微调后所答行的一半），"
         "chrF 与 ROUGE-L 只宜在表内比较。",
         "split": "划分",
