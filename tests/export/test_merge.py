@@ -199,7 +199,7 @@ def test_a_folder_of_other_things_is_never_replaced(copy: Path, place: str) -> N
     before = sorted(path for path in copy.rglob("*"))
     with pytest.raises(ConflictError, match="would be lost") as caught:
         merge_run(copy / "run", copy / place)
-    assert "--out" in caught.value.hint_en
+    assert "-o " in caught.value.hint_en
     assert sorted(path for path in copy.rglob("*")) == before
 
 

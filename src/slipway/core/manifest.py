@@ -226,7 +226,7 @@ def require_replaceable(folder: Path, kind: Kind) -> None:
         "artefact.place_taken",
         tr("{folder} holds other things, which would be lost", folder=str(folder)),
         tr(
-            "give the folder of an earlier `{kind}`, or a new one: `--out {new}`",
+            "give the folder of an earlier `{kind}`, or a new one: `-o {new}`",
             kind=kind,
             new=f"{folder.resolve()}-{kind}",
         ),

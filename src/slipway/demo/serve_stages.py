@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.errors import AuthError, NotFoundError, SlipwayError
-from slipway.core.files import write_text
+from slipway.core.files import locked, write_text
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.core.process import free_port, port_is_free
@@ -54,7 +54,9 @@ def _system_prompt(messages: tuple[Any, ...]) -> str:
 def _modelfile(folder: Path, system: str) -> str:
     lines = [f"FROM {folder}", "PARAMETER temperature 0.2", "PARAMETER num_ctx 2048"]
     if system:
-        lines.append(f'SYSTEM """{system}"""')
+        # A Modelfile has no escapes: a text with triple quotes can only stand bare, on one line.
+        bare = '"""' in system
+        lines.append(f"SYSTEM {' '.join(system.split())}" if bare else f'SYSTEM """{system}"""')
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +75,7 @@ def created(context: DemoContext, outputs: Outputs) -> bool:
 
 def serve(context: DemoContext, results: Results) -> Outputs:
     """The model daemon in the background, adopted when it already runs."""
-    service = running_service(context.home, "serve", "/api/version") or _start(
+    service = _running_or_started(
         context, "serve", ["serve"], context.options.daemon_port, "/api/version"
     )
     context.say(tr("model daemon: {url}", url=service.url))
@@ -89,7 +91,7 @@ def gateway(context: DemoContext, results: Results) -> Outputs:
     spec = ChannelSpec(CHANNEL, "slipway", results["serve"]["url"], price=price)
     with closing(open_store(context.home.gateway_db)) as store:
         add_channel(store, spec, replace=True)
-    service = running_service(context.home, "gateway", "/healthz") or _start(
+    service = _running_or_started(
         context, "gateway", ["gateway", "serve"], context.options.gateway_port, "/healthz"
     )
     model = results["create"]["chat_model"]
@@ -128,6 +130,16 @@ def _new_key(home: Home) -> str:
         with suppress(NotFoundError):
             revoke_token(store, TOKEN)
         return add_token(store, TOKEN, user=USER)[1]
+
+
+def _running_or_started(
+    context: DemoContext, name: str, command: list[str], wanted_port: int, health: str
+) -> Service:
+    """Adopt the service or start it; two demos of one home do not start it twice."""
+    with locked(context.home.services / name):
+        if found := running_service(context.home, name, health):
+            return found
+        return _start(context, name, command, wanted_port, health)
 
 
 def _start(

@@ -133,7 +133,11 @@ def _gguf(path: Path) -> Gguf:
         manifest = read_manifest(path)
         return Gguf(require_gguf(path, manifest), manifest.digest, manifest.metrics.get("bpw"))
     if not path.is_file():
-        raise NotFoundError("file.not_found", tr("{path} does not exist", path=str(path)))
+        raise NotFoundError(
+            "file.not_found",
+            tr("{path} does not exist", path=str(path)),
+            tr("give a GGUF file, or a folder of `slipway convert` or `slipway quantize`"),
+        )
     return Gguf(path, "sha256:" + sha256_file(path), None)
 
 
@@ -153,7 +157,11 @@ def _text(plan: EvalPlan, samples: Sequence[Sample], work: Path) -> tuple[TextSp
     pieces = []
     if plan.text is not None:
         if not plan.text.is_file():
-            raise NotFoundError("file.not_found", tr("{path} does not exist", path=str(plan.text)))
+            raise NotFoundError(
+                "file.not_found",
+                tr("{path} does not exist", path=str(plan.text)),
+                tr("name a plain text file with `--text`"),
+            )
         pieces.append(plan.text.read_text(encoding="utf-8").strip())
     for sample in samples:
         pieces.append("\n".join(m.content for m in sample.messages if m.role != "system"))

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import InputError, NotFoundError, missing_extra
+from slipway.core.errors import InputError, NotFoundError, from_os_error, missing_extra
 from slipway.core.i18n import tr
 from slipway.core.manifest import FILE_NAME, describe_files, files_digest, read_manifest
 
@@ -71,9 +71,7 @@ def _require_whole_file(path: Path) -> None:
         ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
         wanted = 8 + length + max(ends, default=0)
     except FileNotFoundError as error:
-        raise NotFoundError(
-            "file.not_found", tr("{path} does not exist", path=str(path))
-        ) from error
+        raise from_os_error(error, path) from error
     except (ValueError, KeyError, TypeError, struct.error) as error:
         raise InputError(
             "model.bad_weights", tr("{path} is no safetensors file, or damaged", path=str(path))

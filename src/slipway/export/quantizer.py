@@ -162,7 +162,11 @@ def importance(toolchain: Toolchain, source: Path, out: Path, text: Path | None)
         )
         return out
     if not text.is_file():
-        raise NotFoundError("file.not_found", tr("{path} does not exist", path=str(text)))
+        raise NotFoundError(
+            "file.not_found",
+            tr("{path} does not exist", path=str(text)),
+            tr("name a plain text file with `--calibration`"),
+        )
     command: list[str | Path] = [
         *(toolchain.program("llama-imatrix"), "-m", source, "-f", text, "-o", out),
         *("-c", "512", "--chunks", str(_CALIBRATION_CHUNKS), "--no-ppl"),
@@ -181,7 +185,11 @@ def require_gguf(folder: Path, manifest: Manifest) -> Path:
     """
     path = folder / GGUF_NAME
     if not path.is_file():
-        raise NotFoundError("file.not_found", tr("{path} does not exist", path=str(path)))
+        raise NotFoundError(
+            "file.not_found",
+            tr("{path} does not exist", path=str(path)),
+            tr("make it again with `slipway convert`"),
+        )
     if verify_files(folder, manifest):
         raise InputError(
             "gguf.damaged",

@@ -66,7 +66,8 @@ class StageRecord:
 
 
 StageState = Literal["start", "done", "cached"]
-Observer = Callable[[StageState, int, Stage, StageRecord | None], None]
+Observer = Callable[[StageState, str, Stage, StageRecord | None], None]
+"""Told (state, place such as " 3/13", stage, record) when a stage starts, ends or is kept."""
 
 
 class Pipeline:
@@ -84,7 +85,7 @@ class Pipeline:
         self.stages = list(stages)
         self._record_path = folder / "pipeline.json"
         self._events = events or EventLog(folder / "events.jsonl")
-        self._observer = observer or (lambda state, index, stage, record: None)
+        self._observer = observer or (lambda state, place, stage, record: None)
 
     def run(
         self, *, fresh: bool = False, forget: Callable[[], None] = lambda: None
@@ -118,22 +119,23 @@ class Pipeline:
     def _run_stage(
         self, index: int, stage: Stage, results: Results, known: dict[str, StageRecord]
     ) -> StageRecord:
+        place = f"{index + 1:>2}/{len(self.stages)}"
         digest = sha256_json(stage.inputs(results))
         old = known.get(stage.name)
         if old and not stage.always and old.inputs_digest == digest and stage.intact(old.outputs):
             record = StageRecord(stage.name, digest, old.outputs, old.seconds, cached=True)
             self._events.emit("state", stage=stage.name, state="cached")
-            self._observer("cached", index, stage, record)
+            self._observer("cached", place, stage, record)
             return record
         self._events.emit("state", stage=stage.name, state="start")
-        self._observer("start", index, stage, None)
+        self._observer("start", place, stage, None)
         began = time.monotonic()
         outputs = stage.run(results)
         record = StageRecord(stage.name, digest, outputs, round(time.monotonic() - began, 3))
         known[stage.name] = record
         self._save(known)
         self._events.emit("state", stage=stage.name, state="done", seconds=record.seconds)
-        self._observer("done", index, stage, record)
+        self._observer("done", place, stage, record)
         return record
 
     def _load(self) -> dict[str, StageRecord]:

@@ -93,8 +93,8 @@ class Screen:
     def __init__(self) -> None:
         self._live = LiveLine()
 
-    def stage(self, state: str, index: int, stage: Any, record: Any) -> None:
-        label = f"[{index + 1:>2}/13] {stage.title}"
+    def stage(self, state: str, place: str, stage: Any, record: Any) -> None:
+        label = f"[{place}] {stage.title}"
         if state == "start":
             note(label)
         elif state == "cached":

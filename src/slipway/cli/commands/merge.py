@@ -23,7 +23,8 @@ from slipway.core.paths import Home
 @click.argument("run")
 @click.option(
     "-o",
-    "--out",
+    "--output",
+    "out",
     type=click.Path(path_type=Path),
     help=str(tr("Folder of the merged model. Default: <run>-merged in SLIPWAY_HOME/artefacts.")),
 )
