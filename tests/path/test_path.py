@@ -118,7 +118,6 @@ def test_openai_client_works_through_the_gateway_and_the_ledger_has_the_engines_
     from slipway.client import load_profile
 
     profile = load_profile(demo.home)
-    assert profile is not None
     with OpenAI(base_url=f"{profile.url}/v1", api_key=profile.key) as client:
         assert "support-en:q4_k_m" in {model.id for model in client.models.list()}
         messages: Any = [{"role": "user", "content": "Can I return a pan that I used once?"}]

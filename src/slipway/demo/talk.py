@@ -27,7 +27,6 @@ def talk(context: DemoContext, results: Results) -> Outputs:
     from slipway.client import GatewayClient, load_profile
 
     profile = load_profile(context.home)
-    assert profile is not None, "the gateway stage writes the profile"
     model = results["create"]["chat_model"]
     requests: list[dict[str, Any]] = []
     with GatewayClient(profile.url, profile.key) as client:
