@@ -69,3 +69,22 @@ def test_service_that_runs_without_answering_is_replaced(
         child.wait(10)
         assert not is_alive(child.pid)
     assert service_status(home, "serve") is None
+
+
+def test_a_started_service_answers_is_adopted_and_stops(home: Home) -> None:
+    """The gateway is the lightest of our servers; its object must not warn when it is dropped."""
+    import gc
+
+    from slipway.jobs.services import running_service
+
+    port = free_port()
+    command = ["gateway", "serve", "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    service = start_service(home, "gateway", command, url=url, health_path="/healthz")
+    try:
+        gc.collect()
+        assert running_service(home, "gateway", "/healthz") == service
+    finally:
+        assert stop_service(home, "gateway")
+    assert not is_alive(service.pid)
+    assert service_status(home, "gateway") is None

@@ -109,6 +109,8 @@ def start_service(
                 tr("see the whole log in {path}", path=str(log)),
             )
         time.sleep(0.1)
+    # It is meant to outlive us: without this, Popen warns that nobody waited for its child.
+    process.returncode = 0
     return service
 
 
