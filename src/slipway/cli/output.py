@@ -82,8 +82,10 @@ class LiveLine:
 
     def done(self, text: Text | str = "") -> None:
         """End the line, with a last text if given."""
-        if self._tty:
-            print(f"\r{text!s:<{self._width}}" if str(text) else "", file=sys.stderr, flush=True)
+        if self._tty and str(text):
+            print(f"\r{text!s:<{self._width}}", file=sys.stderr, flush=True)
+        elif self._tty and self._width:
+            print(file=sys.stderr, flush=True)
         elif str(text):
             print(text, file=sys.stderr, flush=True)
         self._width = 0
