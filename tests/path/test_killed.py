@@ -63,8 +63,10 @@ def test_demo_killed_in_every_stage_ends_with_whole_artefacts(tmp_path: Path) ->
         stop_services(home)
     report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["tuned"]["eval_loss"] < report["base"]["eval_loss"]
-    manifests = list(folder.rglob("manifest.json"))
-    assert len(manifests) >= 8
-    for path in manifests:
-        assert verify_files(path.parent, read_manifest(path.parent)) == [], path
+    kinds = []
+    for path in [*folder.rglob("manifest.json"), *home.artefacts.rglob("manifest.json")]:
+        manifest = read_manifest(path.parent)
+        assert verify_files(path.parent, manifest) == [], path
+        kinds.append(manifest.kind)
+    assert sorted(kinds) == ["evaluation", *["gguf"] * 3, "merged", *["quant"] * 3, "run"]
     assert not [p for p in folder.rglob("*.tmp")]
