@@ -110,6 +110,29 @@ def test_ollama_client_lists_chats_streams_and_embeds(
     assert near > far
 
 
+def test_template_of_a_modelfile_is_what_the_engine_renders(
+    demo: TinyDemo, request: pytest.FixtureRequest
+) -> None:
+    """The model's own template, given again, changes nothing; another one changes the prompt."""
+    from ollama import Client
+
+    from slipway.store import create_model
+
+    client = Client(demo.outputs("serve")["url"])
+    request.addfinalizer(client._client.close)
+    own = client.show("support-en").template or ""
+    shout = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+    messages = [{"role": "user", "content": "Where is my parcel?"}]
+    counts = {}
+    for name, template in (("same", own), ("other", shout)):
+        text = f'FROM support-en\nTEMPLATE """{template}"""\n'
+        create_model(name, text, home=demo.home)
+        answer = client.chat(name, messages, options={"num_predict": 2, "temperature": 0})
+        counts[name] = answer.prompt_eval_count
+    plain = client.chat("support-en", messages, options={"num_predict": 2, "temperature": 0})
+    assert counts["same"] == plain.prompt_eval_count != counts["other"]
+
+
 def test_openai_client_works_through_the_gateway_and_the_ledger_has_the_engines_counts(
     demo: TinyDemo,
 ) -> None:
