@@ -68,5 +68,12 @@ def test_demo_killed_in_every_stage_ends_with_whole_artefacts(tmp_path: Path) ->
         manifest = read_manifest(path.parent)
         assert verify_files(path.parent, manifest) == [], path
         kinds.append(manifest.kind)
-    assert sorted(kinds) == ["evaluation", *["gguf"] * 3, "merged", *["quant"] * 3, "run"]
+    assert sorted(kinds) == [
+        "dataset",
+        "evaluation",
+        *["gguf"] * 3,
+        "merged",
+        *["quant"] * 3,
+        "run",
+    ]
     assert not [p for p in folder.rglob("*.tmp")]

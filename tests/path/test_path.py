@@ -51,7 +51,7 @@ def test_fewer_bits_mean_a_smaller_file_and_eight_bits_diverge_least(demo: TinyD
 
 
 def test_every_artefact_matches_its_manifest_and_names_its_parents(demo: TinyDemo) -> None:
-    for stage in ("train", "merge"):
+    for stage in ("data", "train", "merge"):
         folder = Path(demo.outputs(stage)["folder"])
         manifest = read_manifest(folder)
         assert verify_files(folder, manifest) == [] and manifest.parents

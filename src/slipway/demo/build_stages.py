@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.errors import InputError
+from slipway.core.files import new_folder, write_json
 from slipway.core.hardware import probe
 from slipway.core.i18n import tr
-from slipway.core.manifest import package_versions, read_manifest
+from slipway.core.manifest import package_versions, read_manifest, write_manifest
 from slipway.demo.context import (
     DemoContext,
     Outputs,
@@ -61,7 +62,10 @@ def pull(context: DemoContext, results: Results) -> Outputs:
 
 
 def check_data(context: DemoContext, results: Results) -> Outputs:
-    """Check every row and count; a dataset with bad rows stops the demo."""
+    """Check every row and count; a dataset with bad rows stops the demo.
+
+    Leaves the findings as an artefact whose parent is the dataset.
+    """
     from slipway.datasets import check_dataset, dataset_digest, dataset_stats, load_tokenizer
 
     report = check_dataset(context.data)
@@ -74,12 +78,19 @@ def check_data(context: DemoContext, results: Results) -> Outputs:
     tokenizer = load_tokenizer(Path(results["pull"]["base"]["folder"]))
     stats = dataset_stats(context.data, tokenizer=tokenizer)
     context.say(tr("{path}: every row is well-formed", path=str(context.data)))
+    digest = dataset_digest(context.data)
+    findings = {"stats": stats.as_json(), "check": report.as_json()}
+    out = stage_folder(context, "data", digest)
+    with new_folder(out) as build:
+        for name, value in findings.items():
+            write_json(build / f"{name}.json", value)
+        manifest = write_manifest(build, "dataset", context.data.name, parents={"dataset": digest})
     return {
+        **artefact(out, manifest),
         "path": str(context.data),
         "name": context.data.name,
-        "dataset_digest": dataset_digest(context.data),
-        "stats": stats.as_json(),
-        "check": report.as_json(),
+        "dataset_digest": digest,
+        **findings,
     }
 
 
