@@ -64,7 +64,7 @@ def test_an_unknown_inner_key_is_named_with_its_path(recipe: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "key"),
-    [("epochs: soon", "epochs"), ("epochs: -1", "epochs"), ("method: full", "method")],
+    [("epochs: soon", "epochs"), ("epochs: -1", "epochs"), ("method: prompt", "method")],
 )
 def test_a_wrong_value_names_file_line_and_key(recipe: Path, line: str, key: str) -> None:
     recipe.write_text(f"model: base\ndata: shop\n{line}\n")
@@ -81,7 +81,7 @@ def test_a_wrong_value_names_file_line_and_key(recipe: Path, line: str, key: str
         ("epochs=soon", "必须是数字"),
         ("max_steps=1.5", "必须是整数"),
         ("lora.dropout=1", "必须 < 1"),
-        ("dtype=fp8", "只能是 'auto', 'bf16', 'fp32' 之一"),
+        ("dtype=fp8", "只能是 'auto', 'bf16', 'fp16', 'fp32' 之一"),
     ],
 )
 def test_a_wrong_value_is_told_in_the_readers_language(

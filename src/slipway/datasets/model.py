@@ -1,36 +1,64 @@
-"""The one shape every dataset becomes: a conversation with a name and a place in a file."""
+"""The one shape every dataset becomes: a sample with a name and a place in a file.
+
+A sample is one of four kinds: a conversation to imitate (`chat`), a prompt with a better and a
+worse answer (`preference`), a conversation marked good or bad (`feedback`, KTO), or plain text
+(`text`, pre-training).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from slipway.core.i18n import Text
 
 Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "heldout"]
-Format = Literal["openai", "alpaca", "sharegpt"]
+Format = Literal["openai", "alpaca", "sharegpt", "text"]
+SampleKind = Literal["chat", "preference", "feedback", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function the assistant calls: its name and its arguments, parsed from JSON."""
+
+    name: str
+    arguments: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: who speaks and what is said."""
+    """One turn: who speaks and what is said.
+
+    Attributes:
+        content: the text as it stands in the row, `<think>...</think>` included.
+        tool_calls: an assistant turn's calls, if any.
+    """
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One conversation to learn from or to be tested on.
+    """One row to learn from or to be tested on.
 
     Attributes:
         id: the row's own `id`, else `<file stem>:<line>`.
-        messages: an optional system turn, then user and assistant in turn, assistant last.
+        messages: `chat` and `feedback`: an optional system turn, then user (or tool) and
+            assistant in turn, assistant last. `preference`: the prompt alone, user or tool last.
+            `text`: empty.
         file: the file it was read from.
-        line: the line it starts on, from 1.
+        line: the line it starts on, from 1 (the row number in a table such as parquet).
         topic: the row's own `topic`, if any.
+        tools: JSON schemas of the functions offered, in OpenAI's shape
+            (`{"type": "function", "function": {...}}`).
+        chosen, rejected: the answers of a `preference`.
+        desirable: the mark of a `feedback`.
+        text: the whole of a `text`.
+        source: name of the dataset it came from, when several are mixed.
     """
 
     id: str
@@ -38,6 +66,21 @@ class Sample:
     file: Path
     line: int
     topic: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
+    chosen: Message | None = None
+    rejected: Message | None = None
+    desirable: bool | None = None
+    text: str = ""
+    source: str = ""
+
+    @property
+    def kind(self) -> SampleKind:
+        """What the sample teaches."""
+        if self.chosen is not None:
+            return "preference"
+        if self.desirable is not None:
+            return "feedback"
+        return "chat" if self.messages else "text"
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,9 +160,9 @@ def _train(
 def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
     from slipway.datasets import dataset_digest
 
-    identity = {"base": base, "dataset": dataset_digest(Path(spec.data))}
+    identity = {"base": base, "dataset": dataset_digest(Path(spec.sources[0].path))}
     if spec.eval_data:
-        identity["eval_dataset"] = dataset_digest(Path(spec.eval_data))
+        identity["eval_dataset"] = dataset_digest(Path(spec.eval_sources[0].path))
     identity["recipe"] = "sha256:" + sha256_json(spec.model_dump(exclude=set(_NEUTRAL)))
     return identity
 
@@ -234,7 +234,8 @@ def _make_trainer(
     model = load_base(base, dtype, device)
     difference = prove_loss(model, rows, device)
     torch.manual_seed(spec.seed)
-    kinds = lora.attach(model, **spec.lora.model_dump())
+    plain = spec.lora.model_dump(include={"rank", "alpha", "dropout", "target"})
+    kinds = lora.attach(model, **plain)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     events.emit(
         "log",
@@ -255,7 +256,7 @@ def _make_trainer(
 def _encode(spec: TrainSpec, tokenizer: Any, events: EventLog) -> tuple[list[Any], list[Any]]:
     from slipway.datasets import encode_all, load_dataset
 
-    train_set = encode_all(load_dataset(Path(spec.data)), tokenizer, spec.cutoff_len)
+    train_set = encode_all(load_dataset(Path(spec.sources[0].path)), tokenizer, spec.cutoff_len)
     for row in train_set.truncated:
         events.emit(
             "log", message=f"{row.file}:{row.line}: cut from {row.tokens} tokens", row=row.id
@@ -267,19 +268,19 @@ def _encode(spec: TrainSpec, tokenizer: Any, events: EventLog) -> tuple[list[Any
             "train.no_label",
             tr(
                 "{path} has no assistant token within the first {cutoff} tokens of any row",
-                path=spec.data,
+                path=spec.sources[0].path,
                 cutoff=spec.cutoff_len,
             ),
             tr(
                 "raise `cutoff_len`, or look at the rows with `slipway data check {path}`",
-                path=spec.data,
+                path=spec.sources[0].path,
             ),
         )
     if spec.eval_data:
-        samples = load_dataset(Path(spec.eval_data))
+        samples = load_dataset(Path(spec.eval_sources[0].path))
     else:
         try:
-            samples = load_dataset(Path(spec.data), "heldout")
+            samples = load_dataset(Path(spec.sources[0].path), "heldout")
         except NotFoundError:
             events.emit("log", message="no heldout split: eval loss is not measured")
             return train_set.rows, []
@@ -303,7 +304,7 @@ def _finish(
         lora.save_adapter(trainer.model, folder, base=base.name, settings=settings)
     recipe = spec.model_dump(exclude_none=True)
     write_text(run_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-    title = spec.label or f"{base.name} + {Path(spec.data).name}"
+    title = spec.label or f"{base.name} + {Path(spec.sources[0].path).name}"
     draw_curve(run_dir / EVENTS, run_dir / CURVE, title=title)
     manifest = write_manifest(
         run_dir,

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from slipway.core.errors import (
     InputError,
@@ -22,67 +22,14 @@ from slipway.core.files import sha256_json
 from slipway.core.i18n import Text, tr
 from slipway.core.manifest import Origin, Setting
 from slipway.core.paths import Home
+from slipway.training.spec.keys import TrainSpec
 
-
-class LoraSpec(BaseModel):
-    """The adapter's size and place."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rank: int = Field(default=16, ge=1, le=1024, description="rank of the added matrices")
-    alpha: float = Field(default=32.0, gt=0, description="the addition is scaled by alpha / rank")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter's input")
-    target: Literal["all"] | list[str] = Field(
-        default="all", description="`all` linear layers, or a list such as [q_proj, v_proj]"
-    )
-
-
-class TrainSpec(BaseModel):
-    """Everything that decides a training run; the keys of a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str = Field(description="folder of the base model, or its name in SLIPWAY_HOME/bases")
-    data: str = Field(description="dataset folder or file")
-    eval_data: str | None = Field(
-        default=None, description="dataset for the eval loss; default: the heldout split of `data`"
-    )
-    method: Literal["lora"] = Field(default="lora", description="what is trained")
-    lora: LoraSpec = Field(default_factory=lambda: LoraSpec())
-    cutoff_len: int = Field(default=1024, ge=8, description="tokens kept of each conversation")
-    epochs: float = Field(default=3.0, gt=0, description="times through the data, at most")
-    max_steps: int | None = Field(default=None, ge=1, description="optimiser steps, at most")
-    time_budget_s: float | None = Field(
-        default=None, gt=0, description="seconds for the whole run, evals and checkpoints included"
-    )
-    batch_tokens: int = Field(default=512, ge=1, description="tokens for each optimiser step")
-    pack_tokens: int = Field(
-        default=2048, ge=1, description="tokens computed at once; smaller needs less memory"
-    )
-    learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
-    schedule: Literal["cosine", "constant"] = Field(
-        default="cosine", description="after the warm-up"
-    )
-    warmup_ratio: float = Field(
-        default=0.05, ge=0, lt=1, description="part of the steps that warms up"
-    )
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay")
-    max_grad_norm: float = Field(
-        default=1.0, gt=0, description="longer gradients are scaled down to it"
-    )
-    eval_every: int = Field(
-        default=0, ge=0, description="steps between evals; 0: up to four in the run"
-    )
-    save_every_s: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
-    save_every_steps: int | None = Field(
-        default=None, ge=1, description="steps between checkpoints"
-    )
-    seed: int = Field(default=0, ge=0, description="of the data order, the adapter and dropout")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: all cores")
-    dtype: Literal["auto", "bf16", "fp32"] = Field(
-        default="auto", description="of the frozen base; auto: bf16 where the hardware has it"
-    )
-    label: str = Field(default="", description="a name for people")
+# keys that hold keys of their own
+_NESTED: dict[str, type[BaseModel]] = {
+    name: field.annotation
+    for name, field in TrainSpec.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +68,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def known_keys() -> list[str]:
     """Every key a recipe may have, dotted."""
-    lora = [f"lora.{name}" for name in LoraSpec.model_fields]
-    return [name for name in TrainSpec.model_fields if name != "lora"] + lora
+    inner = [f"{key}.{name}" for key, model in _NESTED.items() for name in model.model_fields]
+    return [name for name in TrainSpec.model_fields if name not in _NESTED] + inner
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Resolved:
@@ -226,10 +173,10 @@ def _require_known(raw: Mapping[str, Any], where: str) -> None:
     for key, value in raw.items():
         if key not in TrainSpec.model_fields:
             raise unknown_key(key, TrainSpec.model_fields, where)
-        if key == "lora" and isinstance(value, Mapping):
+        if key in _NESTED and isinstance(value, Mapping):
             for inner in value:
-                if inner not in LoraSpec.model_fields:
-                    raise unknown_key(f"lora.{inner}", known_keys(), where)
+                if inner not in _NESTED[key].model_fields:
+                    raise unknown_key(f"{key}.{inner}", known_keys(), where)
 
 
 def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -268,7 +215,7 @@ def _validate(
     except ValidationError as error:
         first = error.errors()[0]
         parts = [str(part) for part in first["loc"]]
-        key = ".".join(parts[: 2 if parts[0] == "lora" else 1])
+        key = ".".join(parts[: 2 if parts[0] in _NESTED else 1])
         where: Text | str
         if key in flags:
             where = tr("the command line")

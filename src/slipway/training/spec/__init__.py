@@ -1,0 +1,28 @@
+"""Recipes: their keys, and how a file and overrides become one."""
+
+from slipway.training.spec.keys import (
+    FreezeSpec,
+    KtoSpec,
+    LoraSpec,
+    OftSpec,
+    PreferenceSpec,
+    QuantSpec,
+    RlSpec,
+    TrainSpec,
+)
+from slipway.training.spec.load import Resolved, flatten, known_keys, load_recipe
+
+__all__ = [
+    "FreezeSpec",
+    "KtoSpec",
+    "LoraSpec",
+    "OftSpec",
+    "PreferenceSpec",
+    "QuantSpec",
+    "Resolved",
+    "RlSpec",
+    "TrainSpec",
+    "flatten",
+    "known_keys",
+    "load_recipe",
+]
