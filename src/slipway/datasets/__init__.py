@@ -4,21 +4,35 @@ Nothing here loads torch; transformers and tokenizers are loaded by the function
 """
 
 from slipway.datasets.check import CheckReport, SimilarPair, check_dataset
-from slipway.datasets.encode import Encoded, EncodedSet, LongRow, encode_all, encode_sample
+from slipway.datasets.encode import (
+    Encoded,
+    EncodedSet,
+    LongRow,
+    encode_all,
+    encode_documents,
+    encode_sample,
+)
 from slipway.datasets.load import dataset_digest, load_dataset
 from slipway.datasets.model import Message, Role, RowProblem, Sample, Split
 from slipway.datasets.packing import Pack, pack
 from slipway.datasets.rows import split_files
+from slipway.datasets.rule import EncodeRule, Thinking
 from slipway.datasets.stats import DatasetStats, SplitStats, TokenStats, dataset_stats
+from slipway.datasets.stream import encode_stream
+from slipway.datasets.token_cache import CachedTokens, list_cached, remove_cached
 from slipway.datasets.tokenizer import load_tokenizer
+from slipway.datasets.tokens import NamedRows, TokenSet
 
 __all__ = [
+    "CachedTokens",
     "CheckReport",
     "DatasetStats",
+    "EncodeRule",
     "Encoded",
     "EncodedSet",
     "LongRow",
     "Message",
+    "NamedRows",
     "Pack",
     "Role",
     "RowProblem",
@@ -26,14 +40,20 @@ __all__ = [
     "SimilarPair",
     "Split",
     "SplitStats",
+    "Thinking",
+    "TokenSet",
     "TokenStats",
     "check_dataset",
     "dataset_digest",
     "dataset_stats",
     "encode_all",
+    "encode_documents",
     "encode_sample",
+    "encode_stream",
+    "list_cached",
     "load_dataset",
     "load_tokenizer",
     "pack",
+    "remove_cached",
     "split_files",
 ]

@@ -1,55 +1,29 @@
-"""Conversations into token ids and labels: what the model reads, and what it learns.
+"""Samples into token ids and labels: what the model reads, and what it learns.
 
-The whole conversation is rendered once by the tokenizer's chat template and tokenised once. Which
-characters are the assistant's is found by rendering prefixes: everything up to a turn with the
-generation prompt must be the start of the whole, and so must everything up to its end. The text
-between, cut after its end-of-turn token, is learned; all else is masked. So training sees the very
-tokens that serving will see, whatever the template.
+`render` gives the text of a document and the characters that are learned; here it becomes tokens.
+A token is learned when all its characters are. So training sees the very tokens that serving will
+see, whatever the template.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from slipway.core.errors import InputError, SlipwayError, UsageError
-from slipway.core.i18n import Text, tr
+from slipway.core.errors import InputError, SlipwayError
+from slipway.core.i18n import tr
+from slipway.datasets.cut import cut
+from slipway.datasets.encoded import IGNORE, Encoded, LongRow, Tokens
 from slipway.datasets.model import Sample
+from slipway.datasets.render import Document, renderer_for, template_error
+from slipway.datasets.rule import EncodeRule
 
-IGNORE = -100
 _MAX_NAMED = 5
 
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One conversation as tokens.
-
-    Attributes:
-        input_ids: token ids, at most the cut-off length.
-        labels: as long; the id itself where the token is learned, else -100. Not shifted:
-            `labels[i]` belongs to `input_ids[i]`.
-    """
-
-    id: str
-    input_ids: list[int]
-    labels: list[int]
-
-    @property
-    def learned(self) -> int:
-        """How many tokens are learned."""
-        return sum(label != IGNORE for label in self.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class LongRow:
-    """A row that was longer than the cut-off; `tokens` is its whole length."""
-
-    id: str
-    file: str
-    line: int
-    tokens: int
+__all__ = ["IGNORE", "Encoded", "LongRow", "Tokens"]  # known by this name too
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,141 +53,125 @@ class EncodedSet:
         return sum(row.learned for row in self.rows)
 
 
+def encode_documents(sample: Sample, tokenizer: Any, rule: EncodeRule) -> list[Encoded]:
+    """All documents of a sample, each cut to the first `rule.cutoff_len` tokens.
+
+    A `chat` gives one document, or one for each answer where the template renders earlier turns
+    differently; a `preference` the chosen and the rejected one; a long `text` its pieces.
+
+    Raises:
+        InputError: the row cannot be encoded; it is named.
+    """
+    tools = tools_for(tokenizer)
+    texts = tools.documents(sample, rule)
+    encodings = [tools.plain.encode(text.text, add_special_tokens=False) for text in texts]
+    whole = [tokens_of(text, done) for text, done in zip(texts, encodings, strict=True)]
+    return list(cut(sample, whole, rule, tools.text_ends).rows)
+
+
 def encode_sample(sample: Sample, tokenizer: Any, cutoff_len: int) -> Encoded:
-    """Encode one conversation, cut to the first `cutoff_len` tokens.
+    """Encode a conversation that is one document, cut to the first `cutoff_len` tokens.
 
     Args:
         tokenizer: from `load_tokenizer`.
 
     Raises:
         InputError: the row holds the text of a special token, or the template cannot be used for
-            it; the row is named.
+            it, or renders its turns in several documents; the row is named.
     """
-    ids, labels = _encode_whole(sample, tokenizer)
-    return Encoded(sample.id, ids[:cutoff_len], labels[:cutoff_len])
+    rows = encode_documents(sample, tokenizer, EncodeRule(cutoff_len))
+    if len(rows) != 1:
+        raise template_error(
+            sample, tr("the chat template makes {count} documents of the row", count=len(rows))
+        )
+    return rows[0]
 
 
-def encode_all(samples: Iterable[Sample], tokenizer: Any, cutoff_len: int) -> EncodedSet:
-    """Encode a dataset; every row that is cut or dropped is listed with its place and length.
+def encode_all(
+    samples: Iterable[Sample], tokenizer: Any, cutoff_len: int, *, rule: EncodeRule | None = None
+) -> EncodedSet:
+    """Encode a dataset in memory; every row that is cut or dropped is listed with its length.
+
+    Args:
+        rule: what is learned; default: all answers. Its cut-off gives way to `cutoff_len`.
 
     Raises:
         UsageError: `cutoff_len` is not positive.
         InputError: rows that cannot be encoded; the first of them are named, all are counted.
     """
-    if cutoff_len < 1:
-        raise UsageError("data.cutoff", tr("cutoff_len must be at least 1, not {n}", n=cutoff_len))
+    from slipway.datasets.stream import encode_batches
+
+    rule = replace(rule, cutoff_len=cutoff_len) if rule else EncodeRule(cutoff_len)
     done = EncodedSet([], [], [], cutoff_len)
     errors: list[SlipwayError] = []
-    for sample in samples:
-        try:
-            ids, labels = _encode_whole(sample, tokenizer)
-        except InputError as error:
-            errors.append(error)
+    for sample, result in encode_batches(samples, tokenizer, rule):
+        if isinstance(result, InputError):
+            errors.append(result)
             continue
-        row = Encoded(sample.id, ids[:cutoff_len], labels[:cutoff_len])
-        long = LongRow(sample.id, str(sample.file), sample.line, len(ids))
-        if not row.learned:
+        done.rows.extend(result.rows)
+        long = LongRow(sample.id, str(sample.file), sample.line, result.longest)
+        if result.dropped:
             done.dropped.append(long)
-            continue
-        done.rows.append(row)
-        if len(ids) > cutoff_len:
+        elif result.truncated:
             done.truncated.append(long)
     if errors:
-        raise _together(errors)
+        raise together(errors, len(errors))
     return done
 
 
-def _together(errors: Sequence[SlipwayError]) -> SlipwayError:
-    if len(errors) == 1:
+def together(errors: Sequence[SlipwayError], count: int | str) -> SlipwayError:
+    """One error for `count` rows (a text such as `1000+` when nobody counted on)."""
+    if count == 1:
         return errors[0]
     named = "\n".join(error.message_en for error in errors[:_MAX_NAMED])
     return InputError(
         errors[0].code,
-        tr("{count} rows cannot be encoded:\n{rows}", count=len(errors), rows=named),
+        tr("{count} rows cannot be encoded:\n{rows}", count=count, rows=named),
         errors[0].hint,
     )
 
 
-def _encode_whole(sample: Sample, tokenizer: Any) -> tuple[list[int], list[int]]:
-    tools = _tools_for(tokenizer)
-    tools.refuse_special_text(sample)
-    text, spans = _assistant_spans(sample, tokenizer, tools.specials)
-    encoding = tools.plain.encode(text, add_special_tokens=False)
-    ids: list[int] = encoding.ids
-    labels = [IGNORE] * len(ids)
-    at = 0
-    # tokens and spans both run left to right; a token that begins before its span (a newline of
-    # the template merged with one of the answer) is never generated, so it is not learned
-    for index, (start, end) in enumerate(encoding.offsets):
-        while at < len(spans) and start >= spans[at][1]:
-            at += 1
-        if at < len(spans) and start >= spans[at][0] and end <= spans[at][1]:
-            labels[index] = ids[index]
-    return ids, labels
+def tokens_of(document: Document, encoding: Any) -> Tokens:
+    """Ids and learned ranges of a document from its `tokenizers.Encoding`.
 
-
-def _assistant_spans(
-    sample: Sample, tokenizer: Any, specials: tuple[str, ...]
-) -> tuple[str, list[tuple[int, int]]]:
-    """The rendered text, and the character range of each answer with its end-of-turn token."""
-    messages = [{"role": m.role, "content": m.content} for m in sample.messages]
-    whole = render(messages, tokenizer, sample)
-    spans: list[tuple[int, int]] = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        prompt = render(messages[:index], tokenizer, sample, add_generation_prompt=True)
-        upto = render(messages[: index + 1], tokenizer, sample)
-        if not (whole.startswith(prompt) and whole.startswith(upto) and len(prompt) < len(upto)):
-            raise _template_error(
-                sample,
-                tr(
-                    "the chat template renders turn {turn} differently inside the whole "
-                    "conversation, so what is to be learned cannot be told",
-                    turn=index + 1,
-                ),
-            )
-        answer = upto.rstrip()
-        if not answer.endswith(specials):
-            raise _template_error(
-                sample,
-                tr("the chat template puts no end-of-turn token after turn {turn}", turn=index + 1),
-            )
-        spans.append((len(prompt), len(answer)))
-    return whole, spans
-
-
-def render(
-    messages: list[dict[str, str]],
-    tokenizer: Any,
-    sample: Sample,
-    *,
-    add_generation_prompt: bool = False,
-) -> str:
-    """The conversation as text, by the tokenizer's chat template.
-
-    Raises:
-        InputError: the template refuses the conversation; the row is named.
+    A token that begins before its span (a newline of the template merged with one of the answer)
+    is never generated, so it is not learned.
     """
-    try:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    except Exception as error:  # a template raises whatever it likes (jinja2, ValueError, ...)
-        reason = tr("the chat template refuses the conversation: {reason}", reason=str(error))
-        raise _template_error(sample, reason) from error
-    return str(text)
+    length = len(encoding.ids)
+    spans = []
+    for start, end in document.spans:
+        first, last = _token_at(encoding, start, length), _token_at(encoding, end, length)
+        if first is None or last is None:
+            return Tokens(encoding.ids, learned_ranges(document, encoding.offsets))
+        while first < length and encoding.token_to_chars(first)[0] < start:
+            first += 1
+        while last and encoding.token_to_chars(last - 1)[1] > end:
+            last -= 1
+        if first < last:
+            spans.append((first, last))
+    return Tokens(encoding.ids, tuple(spans))
 
 
-def _template_error(sample: Sample, reason: Text) -> InputError:
-    return InputError(
-        "data.template",
-        tr("{file}:{line}: {reason}", file=str(sample.file), line=sample.line, reason=reason),
-        tr("change the row, or take a base model with a plain chat template"),
-    )
+def _token_at(encoding: Any, char: int, length: int) -> int | None:
+    """The first token that holds the character; `length` at the end; None if none holds it."""
+    found: int | None = encoding.char_to_token(char)
+    if found is None and length and encoding.token_to_chars(length - 1)[1] <= char:
+        return length
+    return found
 
 
-class _Tools:
+def learned_ranges(
+    document: Document, offsets: Sequence[tuple[int, int]]
+) -> tuple[tuple[int, int], ...]:
+    """The same ranges found the slow and obvious way: token by token."""
+    learned = [
+        any(low <= start and end <= high for low, high in document.spans) for start, end in offsets
+    ]
+    edges = [i for i, (a, b) in enumerate(pairwise([False, *learned, False])) if a != b]
+    return tuple(zip(edges[::2], edges[1::2], strict=True))
+
+
+class Tools:
     """What is made once for a tokenizer: a bare copy of it and the texts of its special tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -226,14 +184,34 @@ class _Tools:
         plain.no_padding()
         plain.no_truncation()
         self.plain = plain
-        added = tokenizer.added_tokens_decoder.values()
-        self.specials = tuple(str(token.content) for token in added if token.special)
+        self.renderer = renderer_for(tokenizer)
+        self.text_ends = _text_ends(tokenizer)
+
+    def documents(self, sample: Sample, rule: EncodeRule) -> Sequence[Document]:
+        """The texts to learn from of one sample.
+
+        Raises:
+            InputError: the row cannot be rendered, holds a control token, or is of a kind that
+                this stage does not learn from.
+        """
+        _hold_to_stage(sample, rule)
+        self.refuse_special_text(sample)
+        if sample.kind == "text":
+            return (Document(sample.text, ((0, len(sample.text)),)),)
+        if sample.kind == "preference":
+            return self.renderer.pair(sample, rule)
+        return self.renderer.documents(sample, rule)
 
     def refuse_special_text(self, sample: Sample) -> None:
         """Text such as `<|im_end|>` in a row would become the control token: forged turns."""
-        for message in sample.messages:
-            for special in self.specials:
-                if special in message.content:
+        answers = [answer for answer in (sample.chosen, sample.rejected) if answer]
+        said: list[tuple[str, str]] = [
+            (turn.role, turn.content) for turn in (*sample.messages, *answers)
+        ]
+        said += [("text", sample.text)] if sample.text else []
+        for role, text in said:
+            for special in self.renderer.specials:
+                if special in text:
                     raise InputError(
                         "data.special_token",
                         tr(
@@ -241,17 +219,51 @@ class _Tools:
                             "token `{token}`",
                             file=str(sample.file),
                             line=sample.line,
-                            role=message.role,
+                            role=role,
                             token=special,
                         ),
                         tr("remove the token from the text, or write it with a space inside"),
                     )
 
 
-_TOOLS: WeakKeyDictionary[Any, _Tools] = WeakKeyDictionary()
+def _text_ends(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Token ids before and after a plain text: what this tokenizer puts first, and the end."""
+    ids = tokenizer("a")["input_ids"]
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    first = [bos] if bos is not None and ids[:1] == [bos] else []
+    return first, [eos] if eos is not None else []
 
 
-def _tools_for(tokenizer: Any) -> _Tools:
-    if tokenizer not in _TOOLS:
-        _TOOLS[tokenizer] = _Tools(tokenizer)
-    return _TOOLS[tokenizer]
+def _hold_to_stage(sample: Sample, rule: EncodeRule) -> None:
+    if rule.pt == (sample.kind == "text"):
+        return
+    if rule.pt:
+        raise InputError(
+            "data.kind",
+            tr(
+                "{file}:{line}: stage pt learns plain text, and the row is a conversation",
+                file=str(sample.file),
+                line=sample.line,
+            ),
+            tr("set `stage: sft`, or give rows with `text` only"),
+        )
+    raise InputError(
+        "data.kind",
+        tr(
+            "{file}:{line}: the row is plain text, which only stage pt learns from",
+            file=str(sample.file),
+            line=sample.line,
+        ),
+        tr("set `stage: pt`, or give conversations"),
+    )
+
+
+_TOOLS: WeakKeyDictionary[Any, tuple[Any, Tools]] = WeakKeyDictionary()
+
+
+def tools_for(tokenizer: Any) -> Tools:
+    """The tools of a tokenizer, made once and again when its template is changed."""
+    known = _TOOLS.get(tokenizer)
+    if known is None or known[0] != tokenizer.chat_template:
+        known = _TOOLS[tokenizer] = (tokenizer.chat_template, Tools(tokenizer))
+    return known[1]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
-from slipway.datasets.encode import IGNORE, Encoded
+from slipway.datasets.encoded import IGNORE, Encoded
 
 
 @dataclass(frozen=True, slots=True)

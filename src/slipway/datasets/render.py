@@ -1,0 +1,337 @@
+"""Conversations into text by the model's own chat template, one document for each thing to learn.
+
+An answer is learned in the very text that serving would put before it: the conversation up to the
+answer, rendered with the generation prompt. Where the template renders earlier turns the same way
+however the conversation goes on, the answers of a conversation share one document; where it does
+not (a reasoning model forgets the thoughts of earlier turns), each answer gets a document of its
+own. Which is the case is found by comparing texts, for each conversation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from slipway.core.errors import InputError
+from slipway.core.i18n import Text, tr
+from slipway.datasets.model import Message, Sample
+from slipway.datasets.rule import EncodeRule
+
+Turns = list[dict[str, Any]]
+Arguments = Literal["object", "text"]
+
+THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+_EMPTY_THOUGHT = re.compile(r"(<think>)?\s*</think>\s*")
+_OPENED = re.compile(r"<think>\s*\Z")
+_NO_THOUGHT = "<think>\n\n</think>\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to learn from.
+
+    Attributes:
+        spans: ranges of characters that are learned, in order, apart from each other.
+    """
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One answer: the text up to it and with it; characters `start` to `end` are learned."""
+
+    text: str
+    start: int
+    end: int
+
+
+class Renderer:
+    """A tokenizer's chat template with what is known about it.
+
+    Attributes:
+        specials: texts of the control tokens.
+        thinks: the template knows thoughts (`<think>`).
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        template = tokenizer.chat_template or ""
+        self._source = template if isinstance(template, str) else json.dumps(template)
+        added = tokenizer.added_tokens_decoder.values()
+        self.specials = tuple(str(token.content) for token in added if token.special)
+        self.thinks = "think>" in self._source
+        self._proved = False
+        self._call_style: tuple[Arguments, str | None] | None = None
+
+    def documents(self, sample: Sample, rule: EncodeRule) -> list[Document]:
+        """The documents of a `chat`, or the one of a `feedback`, in the order of their answers.
+
+        Raises:
+            InputError: the template cannot be used for the row, which is named.
+        """
+        turns = self._turns(sample, sample.messages, rule)
+        answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+        if rule.mask_history or sample.kind == "feedback":
+            answers = answers[-1:]
+        return _together([self._turn(sample, turns, i, rule) for i in answers], rule)
+
+    def pair(self, sample: Sample, rule: EncodeRule) -> tuple[Document, Document]:
+        """The chosen and the rejected document of a `preference`; only the answer is learned."""
+        assert sample.chosen and sample.rejected
+        documents = []
+        for answer in (sample.chosen, sample.rejected):
+            turns = self._turns(sample, (*sample.messages, answer), rule)
+            turn = self._turn(sample, turns, len(turns) - 1, rule)
+            documents.append(Document(turn.text, ((turn.start, turn.end),)))
+        return documents[0], documents[1]
+
+    def render(
+        self,
+        turns: Turns,
+        sample: Sample,
+        *,
+        add_generation_prompt: bool = False,
+        thinking: str = "keep",
+    ) -> str:
+        """The turns as text.
+
+        Raises:
+            InputError: the template refuses the conversation; the row is named.
+        """
+        extra: dict[str, Any] = {"tools": list(sample.tools)} if sample.tools else {}
+        if thinking != "keep" and "enable_thinking" in self._source:
+            extra["enable_thinking"] = thinking == "on"
+        try:
+            text = self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt, **extra
+            )
+        except Exception as error:  # a template raises whatever it likes (jinja2, ValueError, ...)
+            reason = tr("the chat template refuses the conversation: {reason}", reason=str(error))
+            raise template_error(sample, reason) from error
+        return str(text)
+
+    def _turn(self, sample: Sample, turns: Turns, index: int, rule: EncodeRule) -> _Turn:
+        prompt = self.render(
+            turns[:index], sample, add_generation_prompt=True, thinking=rule.thinking
+        )
+        upto = self.render(turns[: index + 1], sample, thinking=rule.thinking)
+        # a prompt may end in `<think>\n`, which is also how the answer's thought begins
+        opened = _OPENED.search(prompt)
+        base = prompt[: opened.start()] if opened else prompt
+        tail = upto[len(base) :]
+        if not tail or not upto.startswith(base) or not _holds(tail, turns[index]):
+            raise template_error(sample, _differs(index))
+        self._prove_generation_prompt(sample, turns[:index], prompt, tail)
+        content = turns[index]["content"] or ""
+        thought = THOUGHT.match(content)
+        text, start = upto, len(prompt)
+        lost = thought and not ("</think>" in tail and _inner(thought.group()) in tail)
+        bare = self.thinks and not thought and "think>" not in tail
+        if lost or not upto.startswith(prompt) or (bare and rule.thinking == "on"):
+            text = _compose(prompt, base, content if thought else _NO_THOUGHT, tail)
+        if not thought and rule.thinking != "on" and (bare or "think>" not in content):
+            written = _EMPTY_THOUGHT.match(text, len(base))
+            start = max(start, written.end()) if written else start
+        end = len(text.rstrip())
+        if not text.endswith(self.specials, 0, end):
+            raise template_error(
+                sample,
+                tr("the chat template puts no end-of-turn token after turn {turn}", turn=index + 1),
+            )
+        return _Turn(text, start, end)
+
+    def _prove_generation_prompt(
+        self, sample: Sample, before: Turns, prompt: str, tail: str
+    ) -> None:
+        """Once for a template: what serving puts before an answer must be all but the answer."""
+        if self._proved:
+            return
+        plain = self.render(before, sample)
+        if prompt == plain and tail.lstrip().startswith(self.specials):
+            raise InputError(
+                "data.no_generation_prompt",
+                tr(
+                    "the chat template ignores `add_generation_prompt`: a served model would have "
+                    "to guess that it is its turn"
+                ),
+                tr(
+                    "add `{% if add_generation_prompt %}...{% endif %}` to the end of the "
+                    "model's chat_template.jinja, or take the model's original template"
+                ),
+            )
+        self._proved = True
+
+    def _turns(self, sample: Sample, messages: Sequence[Message], rule: EncodeRule) -> Turns:
+        if rule.system and messages[0].role != "system":
+            messages = (Message("system", rule.system), *messages)
+        if rule.thinking == "off":
+            messages = [without_thought(message) for message in messages]
+        calls = any(message.tool_calls for message in messages)
+        style = self._style_of_calls(sample) if calls or sample.tools else ("object", "")
+        return [_as_turn(message, *style) for message in messages]
+
+    def _style_of_calls(self, sample: Sample) -> tuple[Arguments, str | None]:
+        """How this template wants a call written: found by trying, once for a tokenizer.
+
+        Raises:
+            InputError: it renders neither calls nor tools, so the model cannot learn them.
+        """
+        if self._call_style is None:
+            self._call_style = self._try_styles()
+        if self._call_style is None:
+            raise InputError(
+                "data.no_tools",
+                tr(
+                    "{file}:{line}: the row calls tools, which the model's chat template "
+                    "does not know",
+                    file=str(sample.file),
+                    line=sample.line,
+                ),
+                tr("take a model whose chat template knows tools, or leave these rows out"),
+            )
+        return self._call_style
+
+    def _try_styles(self) -> tuple[Arguments, str | None] | None:
+        tool = {"name": "probe_tool", "description": "d", "parameters": _PROBE_PARAMETERS}
+        call = {"name": "probe_tool", "arguments": {"probe_key": "probe_value"}}
+        styles: tuple[tuple[Arguments, str | None], ...] = (
+            ("object", ""),
+            ("object", None),
+            ("text", ""),
+            ("text", None),
+        )
+        for arguments, content in styles:
+            value = call["arguments"] if arguments == "object" else json.dumps(call["arguments"])
+            function = {"name": call["name"], "arguments": value}
+            turns = [
+                {"role": "user", "content": "q"},
+                {
+                    "role": "assistant",
+                    "content": content,
+                    "tool_calls": [{"type": "function", "id": "call_0", "function": function}],
+                },
+                {"role": "tool", "name": "probe_tool", "content": "probe_answer"},
+            ]
+            try:
+                text = self._tokenizer.apply_chat_template(
+                    turns, tokenize=False, tools=[{"type": "function", "function": tool}]
+                )
+            except Exception:
+                continue  # this template wants another style
+            wanted = ("probe_tool", "probe_key", "probe_value", "probe_answer")
+            if all(word in text for word in wanted) and "{'probe_key'" not in text:
+                return arguments, content
+        return None
+
+
+_PROBE_PARAMETERS = {"type": "object", "properties": {"probe_key": {"type": "string"}}}
+
+
+def _compose(prompt: str, base: str, answer: str, tail: str) -> str:
+    """The text of serving where the template drops the thought: prompt, thought, answer.
+
+    Args:
+        base: the prompt without the `<think>` that it may end in.
+        answer: the row's text, which begins with its thought.
+        tail: what the template writes behind `base` for the answer, without the thought.
+    """
+    head, close, after = answer.lstrip().partition("</think>")
+    gap = after[: len(after) - len(after.lstrip())]
+    written = _EMPTY_THOUGHT.match(tail)
+    tail = tail[written.end() :] if written else tail
+    begun = prompt[len(base) :]
+    head = head.removeprefix(begun) if head.startswith(begun) else head.removeprefix("<think>")
+    return prompt + head + close + ("" if tail[:1].isspace() else gap) + tail
+
+
+def _holds(tail: str, turn: dict[str, Any]) -> bool:
+    """Whether the rendered answer holds the row's; some templates drop the text beside calls."""
+    calls = turn.get("tool_calls", ())
+    said = THOUGHT.sub("", turn["content"] or "", count=1).strip()
+    names = all(call["function"]["name"] in tail for call in calls)
+    return names and (bool(calls) or said in tail)
+
+
+def _inner(thought: str) -> str:
+    return thought.strip().removeprefix("<think>").removesuffix("</think>").strip()
+
+
+def without_thought(message: Message) -> Message:
+    """The message without its leading `<think>...</think>`, if it is an answer that has one."""
+    if message.role != "assistant":
+        return message
+    return replace(message, content=THOUGHT.sub("", message.content, count=1))
+
+
+def _as_turn(message: Message, arguments: Arguments, empty: str | None) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["content"] = message.content or empty
+        turn["tool_calls"] = [
+            {
+                "type": "function",
+                "id": f"call_{number}",
+                "function": {
+                    "name": call.name,
+                    "arguments": call.arguments
+                    if arguments == "object"
+                    else json.dumps(call.arguments, ensure_ascii=False),
+                },
+            }
+            for number, call in enumerate(message.tool_calls)
+        ]
+    return turn
+
+
+def _together(turns: list[_Turn], rule: EncodeRule) -> list[Document]:
+    """As few documents as keep every answer behind the text that serving puts before it."""
+    done: list[Document] = []
+    for turn in reversed(turns):
+        span = (turn.start, turn.end)
+        if done and done[-1].text.startswith(turn.text[: turn.end]):
+            done[-1] = Document(done[-1].text, (span, *done[-1].spans))
+        else:
+            done.append(Document(turn.text, (span,)))
+    if rule.train_on_prompt and done:
+        # earlier documents repeat what the last one holds: of them only the answers are learned
+        done[0] = Document(done[0].text, ((0, len(done[0].text)),))
+    return done[::-1]
+
+
+def _differs(index: int) -> Text:
+    return tr(
+        "the chat template does not render turn {turn} behind its own generation prompt, "
+        "so what is to be learned cannot be told",
+        turn=index + 1,
+    )
+
+
+def template_error(sample: Sample, reason: Text) -> InputError:
+    """The row cannot be rendered."""
+    return InputError(
+        "data.template",
+        tr("{file}:{line}: {reason}", file=str(sample.file), line=sample.line, reason=reason),
+        tr("change the row, or take a base model with a plain chat template"),
+    )
+
+
+_RENDERERS: WeakKeyDictionary[Any, Renderer] = WeakKeyDictionary()
+
+
+def renderer_for(tokenizer: Any) -> Renderer:
+    """The renderer of a tokenizer, made once."""
+    known = _RENDERERS.get(tokenizer)
+    if known is None or known._source != _source_of(tokenizer):
+        known = _RENDERERS[tokenizer] = Renderer(tokenizer)
+    return known
+
+
+def _source_of(tokenizer: Any) -> str:
+    template = tokenizer.chat_template or ""
+    return template if isinstance(template, str) else json.dumps(template)
