@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from slipway.core.errors import InputError
 from slipway.core.i18n import Text, tr
-from slipway.datasets.model import Message, Sample
+from slipway.datasets.model import Message, Sample, ToolCall
 from slipway.datasets.rule import EncodeRule
 
 Turns = list[dict[str, Any]]
@@ -67,7 +67,7 @@ class Renderer:
         self.specials = tuple(str(token.content) for token in added if token.special)
         self.thinks = "think>" in self._source
         self._proved = False
-        self._call_style: tuple[Arguments, str | None] | None = None
+        self._call_style: Arguments | None = None
 
     def documents(self, sample: Sample, rule: EncodeRule) -> list[Document]:
         """The documents of a `chat`, or the one of a `feedback`, in the order of their answers.
@@ -128,7 +128,7 @@ class Renderer:
         if not tail or not upto.startswith(base) or not _holds(tail, turns[index]):
             raise template_error(sample, _differs(index))
         self._prove_generation_prompt(sample, turns[:index], prompt, tail)
-        content = turns[index]["content"] or ""
+        content = turns[index]["content"]
         thought = THOUGHT.match(content)
         text, start = upto, len(prompt)
         lost = thought and not ("</think>" in tail and _inner(thought.group()) in tail)
@@ -173,10 +173,10 @@ class Renderer:
         if rule.thinking == "off":
             messages = [without_thought(message) for message in messages]
         calls = any(message.tool_calls for message in messages)
-        style = self._style_of_calls(sample) if calls or sample.tools else ("object", "")
-        return [_as_turn(message, *style) for message in messages]
+        style = self._style_of_calls(sample) if calls or sample.tools else "object"
+        return [_as_turn(message, style) for message in messages]
 
-    def _style_of_calls(self, sample: Sample) -> tuple[Arguments, str | None]:
+    def _style_of_calls(self, sample: Sample) -> Arguments:
         """How this template wants a call written: found by trying, once for a tokenizer.
 
         Raises:
@@ -197,36 +197,21 @@ class Renderer:
             )
         return self._call_style
 
-    def _try_styles(self) -> tuple[Arguments, str | None] | None:
-        tool = {"name": "probe_tool", "description": "d", "parameters": _PROBE_PARAMETERS}
-        call = {"name": "probe_tool", "arguments": {"probe_key": "probe_value"}}
-        styles: tuple[tuple[Arguments, str | None], ...] = (
-            ("object", ""),
-            ("object", None),
-            ("text", ""),
-            ("text", None),
-        )
-        for arguments, content in styles:
-            value = call["arguments"] if arguments == "object" else json.dumps(call["arguments"])
-            function = {"name": call["name"], "arguments": value}
-            turns = [
-                {"role": "user", "content": "q"},
-                {
-                    "role": "assistant",
-                    "content": content,
-                    "tool_calls": [{"type": "function", "id": "call_0", "function": function}],
-                },
-                {"role": "tool", "name": "probe_tool", "content": "probe_answer"},
-            ]
+    def _try_styles(self) -> Arguments | None:
+        function = {"name": "probe_tool", "description": "d", "parameters": _PROBE_PARAMETERS}
+        tools = [{"type": "function", "function": function}]
+        call = Message("assistant", "", (ToolCall("probe_tool", {"probe_key": "probe_value"}),))
+        messages = (Message("user", "q"), call, Message("tool", "probe_answer"))
+        styles: tuple[Arguments, ...] = ("object", "text")
+        for style in styles:
+            turns = [_as_turn(message, style) for message in messages]
             try:
-                text = self._tokenizer.apply_chat_template(
-                    turns, tokenize=False, tools=[{"type": "function", "function": tool}]
-                )
+                text = self._tokenizer.apply_chat_template(turns, tokenize=False, tools=tools)
             except Exception:
-                continue  # this template wants another style
+                continue  # this template wants the other style
             wanted = ("probe_tool", "probe_key", "probe_value", "probe_answer")
             if all(word in text for word in wanted) and "{'probe_key'" not in text:
-                return arguments, content
+                return style
         return None
 
 
@@ -253,7 +238,7 @@ def _compose(prompt: str, base: str, answer: str, tail: str) -> str:
 def _holds(tail: str, turn: dict[str, Any]) -> bool:
     """Whether the rendered answer holds the row's; some templates drop the text beside calls."""
     calls = turn.get("tool_calls", ())
-    said = THOUGHT.sub("", turn["content"] or "", count=1).strip()
+    said = THOUGHT.sub("", turn["content"], count=1).strip()
     names = all(call["function"]["name"] in tail for call in calls)
     return names and (bool(calls) or said in tail)
 
@@ -269,10 +254,9 @@ def without_thought(message: Message) -> Message:
     return replace(message, content=THOUGHT.sub("", message.content, count=1))
 
 
-def _as_turn(message: Message, arguments: Arguments, empty: str | None) -> dict[str, Any]:
+def _as_turn(message: Message, style: Arguments) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
-        turn["content"] = message.content or empty
         turn["tool_calls"] = [
             {
                 "type": "function",
@@ -280,7 +264,7 @@ def _as_turn(message: Message, arguments: Arguments, empty: str | None) -> dict[
                 "function": {
                     "name": call.name,
                     "arguments": call.arguments
-                    if arguments == "object"
+                    if style == "object"
                     else json.dumps(call.arguments, ensure_ascii=False),
                 },
             }
