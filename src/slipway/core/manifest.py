@@ -25,7 +25,7 @@ SCHEMA = 1
 Kind = Literal[
     "base", "dataset", "run", "merged", "gguf", "quant", "evaluation", "toolchain", "report"
 ]
-Origin = Literal["flag", "env", "file", "parent", "measured", "default"]
+Origin = Literal["flag", "env", "file", "parent", "measured", "llamafactory", "default"]
 
 _MADE_BY: dict[Kind, str] = {
     "base": "slipway pull starter",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,13 +13,16 @@ from slipway.core.events import EventLog
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 
+if TYPE_CHECKING:
+    from slipway.training import Resolved
+
 
 @click.command(
     help=str(
         tr(
-            "Fine-tune a model as RECIPE (a YAML file) says. KEY=VALUE arguments override its "
-            "keys, for example `learning_rate=0.001 lora.rank=8`. After Ctrl-C or a crash the same "
-            "command goes on from the last checkpoint."
+            "Fine-tune a model as RECIPE says: a YAML or JSON file, ours or LLaMA Factory's. "
+            "KEY=VALUE arguments override its keys, for example `learning_rate=0.001 lora.rank=8`. "
+            "After Ctrl-C or a crash the same command goes on from the last checkpoint."
         )
     )
 )
@@ -39,11 +42,17 @@ def train(
     from slipway.training import train as run_training
 
     resolved = load_recipe(recipe, overrides)
-    folder = run_dir or Home.current().runs / resolved.run_name
+    folder = run_dir or resolved.run_dir or Home.current().runs / resolved.run_name
+    for text in resolved.notes:
+        output.note(text)
+    for line_of_values in values_told(resolved):
+        output.note(line_of_values)
     line = output.LiveLine()
     events = EventLog(None, _show(line))
     try:
-        result = run_training(resolved, run_dir=folder, events=events, resume=not fresh)
+        result = run_training(
+            resolved, run_dir=folder, events=events, resume=not (fresh or resolved.fresh)
+        )
     except KeyboardInterrupt:
         line.done(tr("stopped; the same command goes on from here"))
         raise
@@ -62,6 +71,16 @@ def train(
     if result.resumed_from == result.metrics["steps"]:
         output.note(tr("this run was finished before; `--fresh` trains anew"))
     _print_summary(result.run_dir, result.metrics)
+
+
+def values_told(resolved: Resolved) -> list[str]:
+    """Every value: those decided by somebody with who decided, then those at our defaults."""
+    settings = resolved.settings()
+    decided = [
+        f"{k} = {s.value} ({s.origin})" for k, s in settings.items() if s.origin != "default"
+    ]
+    rest = [f"{key} = {s.value}" for key, s in settings.items() if s.origin == "default"]
+    return [*decided, str(tr("at their defaults: {values}", values=", ".join(rest)))]
 
 
 def _show(line: output.LiveLine) -> Callable[[dict[str, Any]], None]:

@@ -10,7 +10,8 @@ from slipway.training.spec.keys import (
     RlSpec,
     TrainSpec,
 )
-from slipway.training.spec.load import Resolved, flatten, known_keys, load_recipe
+from slipway.training.spec.load import Resolved, load_recipe
+from slipway.training.spec.validate import flatten, known_keys
 
 __all__ = [
     "FreezeSpec",

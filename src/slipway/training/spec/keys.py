@@ -212,6 +212,9 @@ class TrainSpec(_Keys):
     eval_every: int = Field(
         default=0, ge=0, description="steps between evals; 0: up to four in the run"
     )
+    eval_each_epoch: bool = Field(
+        default=False, description="evals at the end of each epoch, instead of `eval_every`"
+    )
     save_every_s: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
     save_every_steps: int | None = Field(
         default=None, ge=1, description="steps between checkpoints"
