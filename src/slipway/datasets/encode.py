@@ -18,8 +18,9 @@ from slipway.core.i18n import tr
 from slipway.datasets.cut import cut
 from slipway.datasets.encoded import IGNORE, Encoded, LongRow, Tokens
 from slipway.datasets.model import Sample
-from slipway.datasets.render import Document, renderer_for, template_error
+from slipway.datasets.render import renderer_for, template_error
 from slipway.datasets.rule import EncodeRule
+from slipway.datasets.skeleton import Document
 
 _MAX_NAMED = 5
 

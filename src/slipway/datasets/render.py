@@ -18,28 +18,21 @@ from weakref import WeakKeyDictionary
 
 from slipway.core.errors import InputError
 from slipway.core.i18n import Text, tr
-from slipway.datasets.model import Message, Sample, ToolCall
+from slipway.datasets.model import Message, Role, Sample, ToolCall
 from slipway.datasets.rule import EncodeRule
+from slipway.datasets.skeleton import Document, Skeleton
+from slipway.datasets.traced import Trace, Untraceable, traced_template
 
 Turns = list[dict[str, Any]]
 Arguments = Literal["object", "text"]
 
 THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+# of each shape so many rows are made both ways and compared, and one in so many later on
+_CHECKED_FIRST, _CHECKED_EVERY = 16, 4096
+_MAX_SHAPES = 1000
 _EMPTY_THOUGHT = re.compile(r"(<think>)?\s*</think>\s*")
 _OPENED = re.compile(r"<think>\s*\Z")
 _NO_THOUGHT = "<think>\n\n</think>\n\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A text to learn from.
-
-    Attributes:
-        spans: ranges of characters that are learned, in order, apart from each other.
-    """
-
-    text: str
-    spans: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +54,14 @@ class Renderer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        template = tokenizer.chat_template or ""
-        self._source = template if isinstance(template, str) else json.dumps(template)
+        self._template = tokenizer.chat_template or ""
+        self._source = _source_of(tokenizer)
         added = tokenizer.added_tokens_decoder.values()
         self.specials = tuple(str(token.content) for token in added if token.special)
         self.thinks = "think>" in self._source
         self._proved = False
+        self._traced: Any = None
+        self._skeletons: dict[Any, tuple[Skeleton | None, int]] = {}
         self._call_style: Arguments | None = None
 
     def documents(self, sample: Sample, rule: EncodeRule) -> list[Document]:
@@ -75,21 +70,67 @@ class Renderer:
         Raises:
             InputError: the template cannot be used for the row, which is named.
         """
-        turns = self._turns(sample, sample.messages, rule)
-        answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
-        if rule.mask_history or sample.kind == "feedback":
-            answers = answers[-1:]
-        return _together([self._turn(sample, turns, i, rule) for i in answers], rule)
+        last_only = rule.mask_history or sample.kind == "feedback"
+        return self._of(sample, sample.messages, rule, last_only)
 
-    def pair(self, sample: Sample, rule: EncodeRule) -> tuple[Document, Document]:
+    def pair(self, sample: Sample, rule: EncodeRule) -> list[Document]:
         """The chosen and the rejected document of a `preference`; only the answer is learned."""
-        assert sample.chosen and sample.rejected
-        documents = []
-        for answer in (sample.chosen, sample.rejected):
-            turns = self._turns(sample, (*sample.messages, answer), rule)
-            turn = self._turn(sample, turns, len(turns) - 1, rule)
-            documents.append(Document(turn.text, ((turn.start, turn.end),)))
-        return documents[0], documents[1]
+        rule = replace(rule, train_on_prompt=False)
+        return [
+            self._of(sample, (*sample.messages, answer), rule, True)[0]
+            for answer in (sample.chosen, sample.rejected)
+            if answer is not None
+        ]
+
+    def _of(
+        self, sample: Sample, messages: Sequence[Message], rule: EncodeRule, last_only: bool
+    ) -> list[Document]:
+        if rule.system and messages[0].role != "system":
+            messages = (Message("system", rule.system), *messages)
+        if sample.tools or any(message.tool_calls for message in messages):
+            return self.slowly(sample, messages, rule, last_only)
+        roles = tuple(message.role for message in messages)
+        shape = (rule, last_only, roles)
+        if shape not in self._skeletons and len(self._skeletons) < _MAX_SHAPES:
+            self._skeletons[shape] = self._skeleton(sample, roles, rule, last_only), 0
+        skeleton, used = self._skeletons.get(shape, (None, 0))
+        documents = skeleton.fill(messages) if skeleton else None
+        if documents is None:
+            return self.slowly(sample, messages, rule, last_only)
+        self._skeletons[shape] = skeleton, used + 1
+        if used < _CHECKED_FIRST or used % _CHECKED_EVERY == 0:
+            obvious = self.slowly(sample, messages, rule, last_only)
+            if obvious != documents:
+                self._skeletons[shape] = None, 0
+                return obvious
+        return documents
+
+    def slowly(
+        self, sample: Sample, messages: Sequence[Message], rule: EncodeRule, last_only: bool
+    ) -> list[Document]:
+        """The documents by rendering: the obvious way, which the skeletons are held to."""
+        turns = self._turns(sample, messages, rule)
+        answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+        wanted = answers[-1:] if last_only else answers
+        return _together([self._turn(sample, turns, i, rule) for i in wanted], rule)
+
+    def _skeleton(
+        self, sample: Sample, roles: tuple[Role, ...], rule: EncodeRule, last_only: bool
+    ) -> Skeleton | None:
+        """The shape worked out with stand-ins; None where the template looks into the texts."""
+        traced = traced_template(self._source) if isinstance(self._template, str) else None
+        if traced is None:
+            return None
+        trace = Trace()
+        messages = [Message(role, str.__str__(trace.stand_in(i))) for i, role in enumerate(roles)]
+        holes = [i for i, role in enumerate(roles) if role == "assistant"]
+        self._traced = traced, trace
+        try:
+            return Skeleton(self.slowly(sample, messages, rule, last_only), trace, holes)
+        except (Untraceable, InputError, ValueError):
+            return None  # the obvious way will do, or say what is wrong
+        finally:
+            self._traced = None
 
     def render(
         self,
@@ -108,13 +149,30 @@ class Renderer:
         if thinking != "keep" and "enable_thinking" in self._source:
             extra["enable_thinking"] = thinking == "on"
         try:
+            if self._traced is not None:
+                return self._render_traced(turns, add_generation_prompt, extra)
             text = self._tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=add_generation_prompt, **extra
             )
+        except Untraceable:
+            raise
         except Exception as error:  # a template raises whatever it likes (jinja2, ValueError, ...)
             reason = tr("the chat template refuses the conversation: {reason}", reason=str(error))
             raise template_error(sample, reason) from error
         return str(text)
+
+    def _render_traced(
+        self, turns: Turns, add_generation_prompt: bool, extra: dict[str, Any]
+    ) -> str:
+        traced, trace = self._traced
+        text = traced.render(
+            messages=[{**turn, "content": trace.stand_in(i)} for i, turn in enumerate(turns)],
+            tools=None,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **{**self._tokenizer.special_tokens_map, **extra},
+        )
+        return str.__str__(text)
 
     def _turn(self, sample: Sample, turns: Turns, index: int, rule: EncodeRule) -> _Turn:
         prompt = self.render(
@@ -168,8 +226,6 @@ class Renderer:
         self._proved = True
 
     def _turns(self, sample: Sample, messages: Sequence[Message], rule: EncodeRule) -> Turns:
-        if rule.system and messages[0].role != "system":
-            messages = (Message("system", rule.system), *messages)
         if rule.thinking == "off":
             messages = [without_thought(message) for message in messages]
         calls = any(message.tool_calls for message in messages)

@@ -17,8 +17,8 @@ from slipway.datasets.cut import Cut, cut
 from slipway.datasets.encode import Tools, together, tokens_of, tools_for
 from slipway.datasets.encoded import LongRow
 from slipway.datasets.model import Sample, SampleKind
-from slipway.datasets.render import Document
 from slipway.datasets.rule import EncodeRule
+from slipway.datasets.skeleton import Document
 from slipway.datasets.token_cache import cache_key, cached, find
 from slipway.datasets.token_writer import TokenWriter
 from slipway.datasets.tokens import TokenSet
