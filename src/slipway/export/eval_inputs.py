@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from slipway.core.errors import InputError, NotFoundError
 from slipway.core.files import sha256_file
@@ -23,6 +23,7 @@ from slipway.export.toolchain import Toolchain, require_toolchain
 if TYPE_CHECKING:
     from slipway.export.evaluation import EvalPlan
 
+_Row = TypeVar("_Row")
 _MIN_CONTEXT = 64
 _MIN_SCORED = 100
 _MIN_LOSS_ROWS = 32
@@ -120,7 +121,7 @@ def heldout_rows(path: Path) -> list[Sample]:
     return load_dataset(path) if path.is_file() else load_dataset(path, "heldout")
 
 
-def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+def spread(samples: Sequence[_Row], limit: int | None) -> list[_Row]:
     """At most `limit` rows, taken evenly over the whole, so that every topic has its chance."""
     if limit is None or limit >= len(samples):
         return list(samples)

@@ -103,6 +103,31 @@ def served(
     Raises:
         ToolError: the server ended or was not ready in time; its log is quoted.
     """
+    flags: list[str | Path] = ["-m", model, "--offline", "-fit", "off", "--no-ui", *arguments]
+    with serving(
+        [toolchain.server, *flags],
+        load_timeout_s=load_timeout_s,
+        answer_timeout_s=answer_timeout_s,
+    ) as server:
+        yield server
+
+
+@contextmanager
+def serving(
+    command: Sequence[str | Path],
+    *,
+    load_timeout_s: float = 600.0,
+    answer_timeout_s: float = 600.0,
+) -> Iterator[Server]:
+    """Run any program with llama-server's protocol for the length of the block.
+
+    Args:
+        command: the program and all its arguments but `--host` and `--port`.
+        answer_timeout_s: longest wait for one answer.
+
+    Raises:
+        ToolError: the server ended or was not ready in time; its log is quoted.
+    """
     import httpx
 
     with tempfile.TemporaryDirectory(prefix="slipway-server-") as folder:
@@ -110,10 +135,7 @@ def served(
         port = process.free_port()
         started = time.monotonic()
         child = process.start(
-            [
-                *(toolchain.server, "-m", model, "--host", "127.0.0.1", "--port", str(port)),
-                *("--offline", "-fit", "off", "--no-ui", *arguments),
-            ],
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
             log=log,
         )
         url = f"http://127.0.0.1:{port}"

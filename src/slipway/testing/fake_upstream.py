@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -67,13 +67,15 @@ class FakeUpstream:
             upstream.script(FakeAnswer(status=500, body=b"boom"))
             ...  # upstream.url, upstream.seen
 
-    Answers are taken from the script in order, then from `default`.
+    Answers are taken from the script in order, then from `respond` (given the request's body)
+    when it is set, then from `default`.
     """
 
     def __init__(self, models: list[str] | None = None, default: FakeAnswer | None = None) -> None:
         self.models = models or ["tiny"]
         self.default = default or FakeAnswer()
         self.seen: list[SeenRequest] = []
+        self.respond: Callable[[dict[str, Any]], FakeAnswer] | None = None
         self.api_key: str | None = None  # when set, other keys get 401
         self.url = ""
         self._script: deque[FakeAnswer] = deque()
@@ -218,7 +220,9 @@ class FakeUpstream:
         headers = {name.lower(): value for name, value in request.headers.items()}
         seen = SeenRequest(request.path, headers, raw, json.loads(raw))
         self.seen.append(seen)
-        return seen, self._script.popleft() if self._script else self.default
+        if self._script:
+            return seen, self._script.popleft()
+        return seen, self.respond(seen.body) if self.respond else self.default
 
     def _refuses(self, request: web.Request) -> bool:
         sent = request.headers.get("Authorization")

@@ -1,151 +1,175 @@
-"""`slipway eval`: base, tuned and quantised models compared."""
+"""`slipway eval`: models measured on any set; and `slipway eval compare`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from slipway.cli.commands.eval_compare import compare
+from slipway.cli.commands.eval_quants import quant_folders
 from slipway.core.i18n import Text, tr
 
-if TYPE_CHECKING:
-    from slipway.export import EvalResult
+__all__ = ["evaluate", "quant_folders"]
 
-_FOLDER = click.Path(path_type=Path)
+_PATH = click.Path(path_type=Path)
+# the options of the comparison of quants; see `eval_quants`
+_QUANTS_ONLY = {"tuned", "gguf", "base_gguf", "quants", "text"}
+_BOTH = {"base", "data", "rows", "quick", "output", "as_json", "models"}
+_QUANT_ROWS = 48
+_DAEMON = "http://127.0.0.1:11434"
 
 
-@click.command(help=str(tr("Compare base, tuned and quantised models on held-out data.")))
-@click.option("--base", type=_FOLDER, required=True, help=str(tr("Folder of the base model.")))
-@click.option("--tuned", type=_FOLDER, required=True, help=str(tr("Folder of the merged model.")))
-@click.option(
-    "--gguf", type=_FOLDER, required=True, help=str(tr("Unquantised GGUF of the tuned model."))
+class _EvalCommand(click.Command):
+    """`eval MODEL...`, unless the first word is `compare`."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        if args and args[0] == "compare":
+            return compare.make_context(f"{info_name} compare", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+def _option(*names: str, text: Text, **more: Any) -> Any:
+    return click.option(*names, help=str(text), **more)
+
+
+_OPTIONS = (
+    _option("--data", type=_PATH, text=tr("Dataset folder or file. Default: the run's own.")),
+    _option("--part", type=click.Choice(["heldout", "train", "all"]), default="heldout",
+            show_default=True, text=tr("Part of a dataset folder.")),
+    _option("--rows", type=click.IntRange(1), text=tr("At most so many rows, evenly over all.")),
+    _option("--quick", is_flag=True, text=tr("12 rows and short answers.")),
+    _option("--no-baseline", is_flag=True, text=tr("Do not measure a single run's base too.")),
+    _option("--base", type=_PATH, text=tr("Folder of the base model of an adapter.")),
+    _option("--endpoint", text=tr("A server with OpenAI's protocol; name its models by --model.")),
+    _option("--model", "served", multiple=True, text=tr("Model of the endpoint; repeatable.")),
+    _option("--key-env", text=tr("Environment variable with the endpoint's key.")),
+    _option("--daemon", default=_DAEMON, show_default=True,
+            text=tr("Address of the daemon that serves NAME:TAG.")),
+    _option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True,
+            text=tr("Longest answer.")),
+    _option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True,
+            text=tr("0 takes the likeliest token; more draws.")),
+    _option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+            text=tr("Draw among the likeliest tokens with this probability.")),
+    _option("--seed", type=int, default=0, show_default=True, text=tr("Of draws and bootstrap.")),
+    _option("--system", text=tr("System turn for every prompt, in place of the rows' own.")),
+    _option("--stop", multiple=True, text=tr("Text that ends an answer; repeatable.")),
+    _option("--no-answers", is_flag=True, text=tr("Measure the loss only.")),
+    _option("--no-loss", is_flag=True, text=tr("Measure the answers only.")),
+    _option("--cutoff-len", type=click.IntRange(1), default=1024, show_default=True,
+            text=tr("Longest conversation for the loss, tokens.")),
+    _option("--batch", type=click.IntRange(1), default=8, show_default=True,
+            text=tr("Prompts answered at once by a model in memory.")),
+    _option("--at-once", type=click.IntRange(1, 256), default=8, show_default=True,
+            text=tr("Requests at once to a server.")),
+    _option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
+            show_default=True, text=tr("Number format of a model in memory.")),
+    _option("--lf", is_flag=True, text=tr("Add LLaMA Factory's scores (lf_bleu_4, lf_rouge_*).")),
+    _option("--choices", type=_PATH,
+            text=tr("Multiple-choice set in MMLU, C-Eval or CMMLU layout.")),
+    _option("--choices-part", type=click.Choice(["dev", "val", "test"]),
+            text=tr("Part of the set. Default: the one that has answers.")),
+    _option("--shots", type=click.IntRange(0), default=5, show_default=True,
+            text=tr("Examples before each question.")),
+    _option("--subject", "subjects", multiple=True, text=tr("Only this subject; repeatable.")),
+    _option("--choice-rows", type=click.IntRange(1), text=tr("Questions of each subject.")),
+    _option("--lm-eval", "tasks", text=tr("Tasks of lm-eval, with commas between.")),
+    _option("--judge", text=tr("Model that judges pairs of answers.")),
+    _option("--judge-endpoint", text=tr("The judge's server. Default: --endpoint.")),
+    _option("--judge-key-env", text=tr("Environment variable with the judge's key.")),
+    _option("--judge-lang", type=click.Choice(["en", "zh"]), text=tr("Language of the prompt.")),
+    _option("--judge-blind", is_flag=True, text=tr("The judge does not see the reference.")),
+    _option("--judge-price", text=tr("Price of a million tokens: PROMPT,ANSWER.")),
+    _option("--judge-at-once", type=click.IntRange(1, 64), default=4, show_default=True,
+            text=tr("Requests at once to the judge.")),
+    _option("--resamples", type=click.IntRange(100), default=1000, show_default=True,
+            text=tr("Of the bootstrap.")),
+    _option("--min", "least", multiple=True, metavar="METRIC=X",
+            text=tr("Fail when a model is below; repeatable.")),
+    _option("--max", "most", multiple=True, metavar="METRIC=X",
+            text=tr("Fail when a model is above; repeatable.")),
+    _option("--max-drop", "drop", multiple=True, metavar="METRIC=X",
+            text=tr("Fail when a model is worse than the baseline by more; repeatable.")),
+    _option("--fresh", is_flag=True, text=tr("Start anew; forget what was measured.")),
+    _option("--tuned", type=_PATH, text=tr("Folder of the merged model.")),
+    _option("--gguf", type=_PATH, text=tr("Unquantised GGUF of the tuned model.")),
+    _option("--base-gguf", type=_PATH, text=tr("Unquantised GGUF of the base model.")),
+    _option("--quant", "quants", type=_PATH, multiple=True,
+            text=tr("Quantised GGUF, or a folder with one folder for each type; repeatable.")),
+    _option("--text", type=_PATH, text=tr("Text for perplexity, before the held-out rows.")),
+    _option("-o", "--output", type=_PATH, text=tr("Folder of the result.")),
+    _option("--json", "as_json", is_flag=True, text=tr("Print one JSON document.")),
+)  # fmt: skip
+
+
+def _with_options(function: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command(
+    cls=_EvalCommand,
+    help=str(
+        tr(
+            "Measure models on a set and compare them with the first. MODEL is a run, a model "
+            "folder, an adapter, a GGUF, or NAME:TAG of the daemon; write LABEL=MODEL to name it. "
+            "A single run is compared with its base. With --base, --tuned, --gguf and --quant: "
+            "one table of base, tuned and quants. `slipway eval compare A B` compares two results."
+        )
+    ),
 )
-@click.option("--base-gguf", type=_FOLDER, help=str(tr("Unquantised GGUF of the base model.")))
-@click.option(
-    "--quant",
-    "quants",
-    type=_FOLDER,
-    multiple=True,
-    help=str(tr("Quantised GGUF, or a folder with one folder for each type; repeatable.")),
-)
-@click.option("--data", type=_FOLDER, required=True, help=str(tr("Dataset with held-out rows.")))
-@click.option(
-    "--text", type=_FOLDER, help=str(tr("Text for perplexity, before the held-out rows."))
-)
-@click.option(
-    "--rows", type=click.IntRange(1), default=48, show_default=True, help=str(tr("Rows answered."))
-)
-@click.option("--quick", is_flag=True, help=str(tr("Fewer rows and less text.")))
-@click.option("-o", "--output", type=_FOLDER, help=str(tr("Folder of the result.")))
-@click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
-def evaluate(
-    base: Path,
-    tuned: Path,
-    gguf: Path,
-    base_gguf: Path | None,
-    quants: tuple[Path, ...],
-    data: Path,
-    text: Path | None,
-    rows: int,
-    quick: bool,
-    output: Path | None,
-    as_json: bool,
-) -> None:
-    from slipway.cli.commands.convert import resolve
-    from slipway.cli.output import LiveLine, print_json
-    from slipway.core.events import EventLog
-    from slipway.core.paths import Home
-    from slipway.export import EvalPlan, evaluate_models
+@click.argument("models", nargs=-1)
+@_with_options
+@click.pass_context
+def evaluate(context: click.Context, /, **options: Any) -> None:
+    from slipway.cli.commands.eval_models import evaluate_named
 
-    line = LiveLine()
-
-    def show(event: dict[str, Any]) -> None:
-        if event["type"] == "progress" and event.get("stage") == "eval":
-            line.show(
-                tr("measuring {part} ({done:.0%})", part=event["part"], done=event["fraction"])
-            )
-
-    home = Home.current()
-    tuned = resolve(tuned, home)
-    plan = EvalPlan(
-        base=resolve(base, home),
-        tuned=tuned,
-        gguf=gguf if gguf.is_file() else resolve(gguf, home),
-        base_gguf=base_gguf,
-        quants=dict(pair for path in quants for pair in quant_folders(path)),
-        heldout=data,
-        text=text,
-        rows=min(rows, 12) if quick else rows,
-        chunks=4 if quick else 8,
-        home=home,
-        out_dir=output or home.artefacts / f"{tuned.resolve().name}-eval",
-    )
-    result = evaluate_models(plan, events=EventLog(None, show))
-    line.done()
-    if as_json:
-        print_json({"folder": str(plan.out_dir), **result.as_json()})
+    given = _given(context)
+    if given & _QUANTS_ONLY or (
+        "base" in given and not options["models"] and not options["served"]
+    ):
+        _evaluate_quants(options, given)
         return
-    print_result(result)
-    print(plan.out_dir / "results.json")
+    evaluate_named(options)
 
 
-def quant_folders(path: Path) -> list[tuple[str, Path]]:
-    """Type and place of one quant, or of each in a folder of them."""
-    from slipway.core.errors import NotFoundError
-    from slipway.core.manifest import FILE_NAME, read_manifest
-
-    if path.is_file():
-        return [(path.stem, path)]
-    if (path / FILE_NAME).is_file():
-        return [(str(read_manifest(path, kind="quant").config["type"].value), path)]
-    inside = sorted(p.parent for p in path.glob(f"*/{FILE_NAME}"))
-    if not inside:
-        raise NotFoundError(
-            "artefact.not_found", tr("{folder} holds no finished artefact", folder=str(path))
-        )
-    return [pair for folder in inside for pair in quant_folders(folder)]
+def _given(context: click.Context) -> set[str]:
+    """The parameters that stand on the command line."""
+    source = click.core.ParameterSource.COMMANDLINE
+    return {name for name in context.params if context.get_parameter_source(name) == source}
 
 
-def print_result(result: EvalResult) -> None:
-    """The table of models."""
-    from slipway.cli.output import print_table, size
+def _evaluate_quants(options: dict[str, Any], given: set[str]) -> None:
+    from slipway.cli.commands.eval_quants import evaluate_quants
+    from slipway.core.errors import UsageError
 
-    columns: list[Text | str] = [
-        *(tr("model"), tr("size"), "bpw", tr("eval loss"), "PPL", "KLD", tr("top-1"), "chrF"),
-        *("ROUGE-L", "pp t/s", "tg t/s", tr("memory"), tr("load")),
-    ]
-    named: list[tuple[Text | str, dict[str, Any]]] = [
-        (tr("base"), result.base),
-        (tr("tuned"), {**result.tuned, **result.unquantised, **_scores(result.tuned)}),
-        *result.quants.items(),
-    ]
-
-    def cell(row: dict[str, Any], key: str, form: str) -> str:
-        value = row.get(key)
-        return "-" if value is None else format(value, form)
-
-    rows = [
-        (
-            name,
-            size(row["size_bytes"]) if "size_bytes" in row else "-",
-            cell(row, "bpw", ".2f"),
-            cell(row, "eval_loss", ".3f"),
-            cell(row, "ppl", ".2f"),
-            cell(row, "kld_mean", ".5f"),
-            cell(row, "top1", ".1%"),
-            cell(row, "chrf", ".1f"),
-            cell(row, "rouge_l", ".3f"),
-            cell(row, "pp_tps", ".0f"),
-            cell(row, "tg_tps", ".1f"),
-            size(row["rss_bytes"]) if row.get("rss_bytes") else "-",
-            cell(row, "load_s", ".2f"),
-        )
-        for name, row in named
-    ]
-    print_table(columns, rows)
-
-
-def _scores(row: dict[str, Any]) -> dict[str, Any]:
-    """The tuned model's scores over all its rows, not only those that the quants answered."""
-    return {key: row[key] for key in ("chrf", "rouge_l", "answered_rows")}
+    foreign = sorted(given - _QUANTS_ONLY - _BOTH) + (["models"] if options["models"] else [])
+    if foreign:
+        raise UsageError(
+            "cli.usage",
+            tr("{names} cannot be used together with --tuned, --gguf or --quant",
+               names=", ".join(f"`{name}`" for name in foreign)),
+            tr("name the models as arguments: `slipway eval MODEL... --data DATASET`"),
+        )  # fmt: skip
+    for name in ("base", "tuned", "gguf", "data"):
+        if options[name] is None:
+            raise UsageError(
+                "cli.usage",
+                tr("missing option `{name}`", name=f"--{name}"),
+                tr("see `{command} --help`", command="slipway eval"),
+            )
+    kept = ("base", "tuned", "gguf", "base_gguf", "quants", "data", "text", "quick", "output")
+    evaluate_quants(
+        **{name: options[name] for name in kept},
+        rows=options["rows"] or _QUANT_ROWS,
+        as_json=options["as_json"],
+    )
