@@ -17,8 +17,10 @@ import torch
 from slipway.core.errors import ConflictError, InputError, NotFoundError, ProofError, ResourceError
 from slipway.core.events import EventLog, read_events
 from slipway.core.manifest import read_manifest, verify_files
+from slipway.core.owner import owner_of
 from slipway.datasets import encode_all, load_dataset, load_tokenizer
 from slipway.training import LoraSpec, TrainSpec, checkpoint, evaluate_loss, train
+from slipway.training.folder import StopAsked, read_settings
 from slipway.training.trainer import Trainer
 
 
@@ -429,3 +431,48 @@ def test_other_runtime_errors_keep_their_traceback(
     monkeypatch.setattr(Trainer, "gradients", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         train(spec, run_dir=tmp_path, events=quiet())
+
+
+def test_a_running_run_names_its_process_and_how_it_was_started(
+    spec: TrainSpec, tmp_path: Path
+) -> None:
+    seen: list[int | None] = []
+
+    def look(event: dict[str, Any]) -> None:
+        if event["type"] == "metric" and event["kind"] == "train" and event["step"] == 1:
+            seen.append(owner_of(tmp_path / ".lock"))
+            assert read_settings(tmp_path).spec == short
+
+    short = spec.model_copy(update={"max_steps": 2})
+    train(short, run_dir=tmp_path, events=quiet(look))
+    assert seen == [os.getpid()]
+    assert owner_of(tmp_path / ".lock") is None
+
+
+def test_the_stop_file_stops_a_run_with_a_checkpoint(
+    spec: TrainSpec, whole: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "stop").write_text("now")  # meant for an earlier process
+
+    def ask(event: dict[str, Any]) -> None:
+        if event["type"] == "metric" and event["kind"] == "train" and event["step"] == 4:
+            (tmp_path / "stop").write_text("now")
+
+    with pytest.raises(StopAsked):
+        train(spec, run_dir=tmp_path, events=quiet(ask))
+    assert not (tmp_path / "stop").exists()
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert found[1].step == 4
+    states = [event["state"] for event in read_events(tmp_path / "events.jsonl", "state")]
+    assert states == ["started", "stopped"]
+    train(spec, run_dir=tmp_path, events=quiet())
+    assert losses(tmp_path) == losses(whole)
+
+
+def test_a_failure_stands_in_the_runs_events(base: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        train(make_spec(base, data, cutoff_len=8), run_dir=tmp_path, events=quiet())
+    (event,) = read_events(tmp_path / "events.jsonl", "state")
+    assert (event["state"], event["code"]) == ("failed", "train.no_label")
+    assert "cutoff_len" in event["hint"]

@@ -30,6 +30,11 @@ class Home:
         return self.root / "runs"
 
     @property
+    def runs_db(self) -> Path:
+        """The index of runs and their queue, an SQLite file."""
+        return self.root / "runs.db"
+
+    @property
     def artefacts(self) -> Path:
         """Merged models, GGUF files and quants, one folder each."""
         return self.root / "artefacts"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from slipway.core.errors import (
     InputError,
     NotFoundError,
     ResourceError,
+    SlipwayError,
     from_os_error,
 )
 from slipway.core.events import EventLog
@@ -31,13 +30,19 @@ from slipway.core.manifest import (
     verify_files,
     write_manifest,
 )
+from slipway.training.folder import (
+    ADAPTER,
+    CURVE,
+    EVENTS,
+    RECIPE,
+    SETTINGS,
+    StopAsked,
+    only_one,
+    stop_flag,
+    write_settings,
+)
 from slipway.training.spec import Resolved, TrainSpec
 
-ADAPTER = "adapter"
-RECIPE = "recipe.yaml"
-EVENTS = "events.jsonl"
-CURVE = "loss_curve.png"
-LOCK = ".lock"
 # keys that change neither the plan nor, but for rounding, the weights
 _NEUTRAL = frozenset(
     ["label", "save_every_s", "save_every_steps", "model", "data", "eval_data", "pack_tokens"]
@@ -90,23 +95,52 @@ def train(
     """
     resolved = recipe if isinstance(recipe, Resolved) else Resolved(recipe, {})
     try:
-        with _only_one(run_dir), _stop_flag() as stop:
+        with only_one(run_dir), stop_flag(run_dir) as stop:
             return _train(resolved, run_dir.absolute(), events, resume, stop)
-    except OSError as error:
-        raise from_os_error(error, error.filename or run_dir) from error
-    except (MemoryError, RuntimeError) as error:
-        from slipway.training.memory import is_out_of_memory
-
-        if not is_out_of_memory(error):
+    except (OSError, MemoryError, RuntimeError) as error:
+        known = _as_known(error, resolved, run_dir)
+        if known is None:
             raise
-        raise ResourceError(
-            "train.out_of_memory",
-            tr(
-                "there is not enough memory for this model and {n} tokens at once",
-                n=_at_once(resolved),
-            ),
-            tr("run it again with `pack_tokens={n}`", n=max(64, _at_once(resolved) // 2)),
-        ) from error
+        raise known from error
+
+
+def _as_known(error: BaseException, resolved: Resolved, run_dir: Path) -> SlipwayError | None:
+    """The error for the reader; None for a bug."""
+    if isinstance(error, SlipwayError):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error, error.filename or run_dir)
+    from slipway.training.memory import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    return ResourceError(
+        "train.out_of_memory",
+        tr(
+            "there is not enough memory for this model and {n} tokens at once",
+            n=_at_once(resolved),
+        ),
+        tr("run it again with `pack_tokens={n}`", n=max(64, _at_once(resolved) // 2)),
+    )
+
+
+@contextmanager
+def _end_told(events: EventLog, resolved: Resolved, run_dir: Path) -> Iterator[None]:
+    """Whatever ends the work of the block early stands in the run's events."""
+    try:
+        yield
+    except StopAsked:
+        events.emit("state", state="stopped")
+        raise
+    except KeyboardInterrupt:
+        events.emit("state", state="interrupted")
+        raise
+    except Exception as error:
+        known = _as_known(error, resolved, run_dir)
+        told = known.as_json() if known else {"code": "bug", "message": repr(error), "hint": ""}
+        with suppress(SlipwayError):  # a full disk: the error itself says so
+            events.emit("state", state="failed", **told)
+        raise
 
 
 def _at_once(resolved: Resolved) -> int:
@@ -137,22 +171,20 @@ def _train(
     found = checkpoint.latest(run_dir)
     if found and found[1].identity != identity:
         raise _other_run(run_dir, found[1].identity, identity)
+    write_settings(run_dir, resolved)
     events = _run_events(run_dir, outer)
-    trainer = _make_trainer(spec, base, run_dir, events, stop)
-    if found:
-        folder, progress = found
-        checkpoint.restore(folder, trainer.model, trainer.optimizer)
-        events.emit("state", state="resumed", step=progress.step)
-    else:
-        events.emit("state", state="started", step=0)
-        progress = trainer.prepare(identity, started)
-    first_step = progress.step
-    try:
+    with _end_told(events, resolved, run_dir):
+        trainer = _make_trainer(spec, base, run_dir, events, stop)
+        if found:
+            folder, progress = found
+            checkpoint.restore(folder, trainer.model, trainer.optimizer)
+            events.emit("state", state="resumed", step=progress.step)
+        else:
+            events.emit("state", state="started", step=0)
+            progress = trainer.prepare(identity, started)
+        first_step = progress.step
         progress = trainer.run(progress)
-    except KeyboardInterrupt:
-        events.emit("state", state="interrupted")
-        raise
-    manifest = _finish(resolved, run_dir, trainer, progress, identity)
+        manifest = _finish(resolved, run_dir, trainer, progress, identity)
     events.emit("state", state="finished", step=progress.step, metrics=manifest.metrics)
     return RunResult(run_dir, manifest, first_step)
 
@@ -200,7 +232,7 @@ def _clear(run_dir: Path) -> None:
     (run_dir / "manifest.json").unlink(missing_ok=True)  # first: no half-removed finished run
     for name in (ADAPTER, "checkpoints"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
-    for name in (RECIPE, EVENTS, CURVE):
+    for name in (RECIPE, SETTINGS, EVENTS, CURVE):
         (run_dir / name).unlink(missing_ok=True)
 
 
@@ -328,54 +360,3 @@ def _finish(
     )
     checkpoint.remove_all(run_dir)
     return manifest
-
-
-@contextmanager
-def _only_one(run_dir: Path) -> Iterator[None]:
-    """Hold the run folder's lock; the kernel frees it when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(
-                "run.busy",
-                tr("another process is training in {path}", path=str(run_dir)),
-                tr("wait for it, or give another `--run-dir`"),
-            ) from error
-        yield
-
-
-@contextmanager
-def _stop_flag() -> Iterator[Callable[[], None]]:
-    """A function that raises KeyboardInterrupt once SIGINT or SIGTERM has come.
-
-    So a signal never lands inside an optimiser step. A second Ctrl-C interrupts at once. Outside
-    the main thread, where Python allows no handlers, the function does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    asked: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: object) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def stop() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
