@@ -1,9 +1,9 @@
 """The run folder's own rules: its file names, its settings, its lock, and how it is told to stop.
 
-    settings.json   the resolved recipe with the origin of each value; there from the first second
-    .lock           held, and naming its process, while a process trains here
-    stop            written by others: `now` saves a checkpoint and ends the process, `keep` ends
-                    the run after the step in hand as if its plan had been that long
+settings.json   the resolved recipe with the origin of each value; there from the first second
+.lock           held, and naming its process, while a process trains here
+stop            written by others: `now` saves a checkpoint and ends the process, `keep` ends
+                the run after the step in hand as if its plan had been that long
 """
 
 from __future__ import annotations
