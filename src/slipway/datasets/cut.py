@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slipway.datasets.encoded import IGNORE, Encoded, Tokens
+from slipway.datasets.encoded import Row, Tokens
 from slipway.datasets.model import Sample
 from slipway.datasets.rule import EncodeRule
 
@@ -29,7 +29,7 @@ class Cut:
         longest: tokens of the longest document before the cut.
     """
 
-    rows: tuple[Encoded, ...]
+    rows: tuple[Row, ...]
     truncated: bool
     dropped: bool
     longest: int
@@ -55,26 +55,20 @@ def cut(
     rows = tuple(_row(sample.id, document, rule.cutoff_len) for document in documents)
     if sample.kind == "chat" and len(rows) > 1:
         rows = tuple(
-            Encoded(f"{row.id}#{number}", row.input_ids, row.labels)
-            for number, row in enumerate(rows, start=1)
+            Row(f"{row.id}#{number}", row.tokens) for number, row in enumerate(rows, start=1)
         )
-    kept = tuple(row for row in rows if _learns(row))
+    kept = tuple(row for row in rows if row.learns)
     if sample.kind == "preference" and len(kept) < len(rows):
         kept = ()
     return Cut(kept, longest > rule.cutoff_len, len(kept) < len(rows), longest)
 
 
-def _row(name: str, document: Tokens, cutoff_len: int) -> Encoded:
-    ids = document.ids[:cutoff_len]
-    labels = [IGNORE] * len(ids)
-    for start, end in document.spans:
-        labels[start:end] = ids[start:end]
-    return Encoded(name, ids, labels)
-
-
-def _learns(row: Encoded) -> bool:
-    """A first token is predicted from nothing, so it alone is nothing to learn."""
-    return any(label != IGNORE for label in row.labels[1:])
+def _row(name: str, document: Tokens, cutoff_len: int) -> Row:
+    if len(document.ids) <= cutoff_len:
+        return Row(name, document)
+    spans = [(start, min(end, cutoff_len)) for start, end in document.spans]
+    kept = tuple((start, end) for start, end in spans if start < end)
+    return Row(name, Tokens(document.ids[:cutoff_len], kept))
 
 
 def _shorten_prompt(documents: Sequence[Tokens], cutoff_len: int) -> list[Tokens]:
@@ -94,7 +88,7 @@ def _shorten_prompt(documents: Sequence[Tokens], cutoff_len: int) -> list[Tokens
     ]
 
 
-def _pieces(name: str, ids: list[int], rule: EncodeRule) -> tuple[Encoded, ...]:
+def _pieces(name: str, ids: list[int], rule: EncodeRule) -> tuple[Row, ...]:
     """Pieces of nearly equal length; each begins with the last token of the one before.
 
     That token is there to be read, not learned, so every token but the text's first is learned
@@ -109,5 +103,5 @@ def _pieces(name: str, ids: list[int], rule: EncodeRule) -> tuple[Encoded, ...]:
     for number in range(count):
         piece = ids[edges[number] : edges[number + 1] + 1]
         label = f"{name}#{number + 1}" if count > 1 else name
-        pieces.append(Encoded(label, piece, [IGNORE, *piece[1:]]))
+        pieces.append(Row(label, Tokens(piece, ((1, len(piece)),))))
     return tuple(pieces)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +19,7 @@ from slipway.datasets.encoded import IGNORE, Encoded, LongRow, Tokens
 from slipway.datasets.model import Sample
 from slipway.datasets.render import renderer_for, template_error
 from slipway.datasets.rule import EncodeRule
+from slipway.datasets.segments import SegmentEncoder
 from slipway.datasets.skeleton import Document
 
 _MAX_NAMED = 5
@@ -64,10 +64,8 @@ def encode_documents(sample: Sample, tokenizer: Any, rule: EncodeRule) -> list[E
         InputError: the row cannot be encoded; it is named.
     """
     tools = tools_for(tokenizer)
-    texts = tools.documents(sample, rule)
-    encodings = [tools.plain.encode(text.text, add_special_tokens=False) for text in texts]
-    whole = [tokens_of(text, done) for text, done in zip(texts, encodings, strict=True)]
-    return list(cut(sample, whole, rule, tools.text_ends).rows)
+    whole = [tools.encoder.obviously(text) for text in tools.documents(sample, rule)]
+    return [row.encoded() for row in cut(sample, whole, rule, tools.text_ends).rows]
 
 
 def encode_sample(sample: Sample, tokenizer: Any, cutoff_len: int) -> Encoded:
@@ -109,7 +107,7 @@ def encode_all(
         if isinstance(result, InputError):
             errors.append(result)
             continue
-        done.rows.extend(result.rows)
+        done.rows.extend(row.encoded() for row in result.rows)
         long = LongRow(sample.id, str(sample.file), sample.line, result.longest)
         if result.dropped:
             done.dropped.append(long)
@@ -132,46 +130,6 @@ def together(errors: Sequence[SlipwayError], count: int | str) -> SlipwayError:
     )
 
 
-def tokens_of(document: Document, encoding: Any) -> Tokens:
-    """Ids and learned ranges of a document from its `tokenizers.Encoding`.
-
-    A token that begins before its span (a newline of the template merged with one of the answer)
-    is never generated, so it is not learned.
-    """
-    length = len(encoding.ids)
-    spans = []
-    for start, end in document.spans:
-        first, last = _token_at(encoding, start, length), _token_at(encoding, end, length)
-        if first is None or last is None:
-            return Tokens(encoding.ids, learned_ranges(document, encoding.offsets))
-        while first < length and encoding.token_to_chars(first)[0] < start:
-            first += 1
-        while last and encoding.token_to_chars(last - 1)[1] > end:
-            last -= 1
-        if first < last:
-            spans.append((first, last))
-    return Tokens(encoding.ids, tuple(spans))
-
-
-def _token_at(encoding: Any, char: int, length: int) -> int | None:
-    """The first token that holds the character; `length` at the end; None if none holds it."""
-    found: int | None = encoding.char_to_token(char)
-    if found is None and length and encoding.token_to_chars(length - 1)[1] <= char:
-        return length
-    return found
-
-
-def learned_ranges(
-    document: Document, offsets: Sequence[tuple[int, int]]
-) -> tuple[tuple[int, int], ...]:
-    """The same ranges found the slow and obvious way: token by token."""
-    learned = [
-        any(low <= start and end <= high for low, high in document.spans) for start, end in offsets
-    ]
-    edges = [i for i, (a, b) in enumerate(pairwise([False, *learned, False])) if a != b]
-    return tuple(zip(edges[::2], edges[1::2], strict=True))
-
-
 class Tools:
     """What is made once for a tokenizer: a bare copy of it and the texts of its special tokens."""
 
@@ -184,8 +142,11 @@ class Tools:
         plain.post_processor = None
         plain.no_padding()
         plain.no_truncation()
-        self.plain = plain
         self.renderer = renderer_for(tokenizer)
+        self._starts = {special[:2] for special in self.renderer.specials}
+        # a template's own control tokens; one that it puts together from parts stays in its piece
+        cuts = [special for special in self.renderer.specials if self.renderer.writes(special)]
+        self.encoder = SegmentEncoder(plain, cuts)
         self.text_ends = _text_ends(tokenizer)
 
     def documents(self, sample: Sample, rule: EncodeRule) -> Sequence[Document]:
@@ -211,6 +172,8 @@ class Tools:
         ]
         said += [("text", sample.text)] if sample.text else []
         for role, text in said:
+            if not any(start in text for start in self._starts):
+                continue
             for special in self.renderer.specials:
                 if special in text:
                     raise InputError(

@@ -47,3 +47,23 @@ class Tokens:
 
     ids: list[int]
     spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A document after the cut, in its compact form: `Encoded` without a label for each token."""
+
+    id: str
+    tokens: Tokens
+
+    @property
+    def learns(self) -> bool:
+        """Something is learned; a first token is predicted from nothing, so it does not count."""
+        return any(end > 1 for _, end in self.tokens.spans)
+
+    def encoded(self) -> Encoded:
+        """The row with its labels."""
+        labels = [IGNORE] * len(self.tokens.ids)
+        for start, end in self.tokens.spans:
+            labels[start:end] = self.tokens.ids[start:end]
+        return Encoded(self.id, self.tokens.ids, labels)

@@ -64,6 +64,13 @@ class Renderer:
         self._skeletons: dict[Any, tuple[Skeleton | None, int]] = {}
         self._call_style: Arguments | None = None
 
+    def writes(self, special: str) -> bool:
+        """Whether the template is known to write this control token."""
+        named = self._tokenizer.special_tokens_map.items()
+        return special in self._source or any(
+            name in self._source and special == value for name, value in named
+        )
+
     def documents(self, sample: Sample, rule: EncodeRule) -> list[Document]:
         """The documents of a `chat`, or the one of a `feedback`, in the order of their answers.
 

@@ -14,10 +14,11 @@ from typing import Any, Literal
 from slipway.core.errors import InputError
 from slipway.core.i18n import tr
 from slipway.datasets.cut import Cut, cut
-from slipway.datasets.encode import Tools, together, tokens_of, tools_for
+from slipway.datasets.encode import Tools, together, tools_for
 from slipway.datasets.encoded import LongRow
 from slipway.datasets.model import Sample, SampleKind
 from slipway.datasets.rule import EncodeRule
+from slipway.datasets.segments import Batch
 from slipway.datasets.skeleton import Document
 from slipway.datasets.token_cache import cache_key, cached, find
 from slipway.datasets.token_writer import TokenWriter
@@ -131,14 +132,15 @@ def encode_batches(
 ) -> Iterator[tuple[Sample, Cut | InputError]]:
     """Every sample with what became of it, in order."""
     tools = tools_for(tokenizer)
-    waiting: tuple[list[_Prepared], Future[list[Any]]] | None = None
+    waiting: tuple[list[_Prepared], Batch, Future[None]] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as pool:
         for batch in _batches(samples, tools, rule):
-            texts = [text.text for _, ready in batch if isinstance(ready, tuple) for text in ready]
-            encoding = pool.submit(tools.plain.encode_batch, texts, add_special_tokens=False)
+            texts = [text for _, ready in batch if isinstance(ready, tuple) for text in ready]
+            encoding = tools.encoder.start(texts)
+            running = pool.submit(encoding.run)
             if waiting:
                 yield from _finish(*waiting, tools, rule)
-            waiting = (batch, encoding)
+            waiting = (batch, encoding, running)
         if waiting:
             yield from _finish(*waiting, tools, rule)
 
@@ -164,12 +166,17 @@ def _batches(
 
 
 def _finish(
-    batch: list[_Prepared], encoding: Future[list[Any]], tools: Tools, rule: EncodeRule
+    batch: list[_Prepared],
+    encoding: Batch,
+    running: Future[None],
+    tools: Tools,
+    rule: EncodeRule,
 ) -> Iterator[tuple[Sample, Cut | InputError]]:
-    encodings = iter(encoding.result())
+    running.result()
+    encoded = iter(tools.encoder.finish(encoding))
     for sample, ready in batch:
         if isinstance(ready, InputError):
             yield sample, ready
             continue
-        whole = [tokens_of(document, next(encodings)) for document in ready]
+        whole = [next(encoded) for _ in ready]
         yield sample, cut(sample, whole, rule, tools.text_ends)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from slipway.core.errors import from_os_error
-from slipway.datasets.encoded import IGNORE, Encoded
+from slipway.datasets.encoded import Row
 from slipway.datasets.model import RowProblem, Sample, SampleKind
 from slipway.datasets.tokens import DTYPES, NamedRows, crc32, empty_meta
 
@@ -49,16 +49,19 @@ class TokenWriter:
         self._waiting["names.i64"].append(0)
         return self
 
-    def add(self, rows: Sequence[Encoded], sample: Sample) -> None:
+    def add(self, rows: Sequence[Row], sample: Sample) -> None:
         """The documents of one sample."""
         self._kind = sample.kind
         waiting = self._waiting
         for row in rows:
-            waiting["tokens.u32"].extend(row.input_ids)
-            learned = bytes([label != IGNORE for label in row.labels])
+            ids = row.tokens.ids
+            waiting["tokens.u32"].extend(ids)
+            learned = bytearray(len(ids))
+            for start, end in row.tokens.spans:
+                learned[start:end] = b"\1" * (end - start)
             waiting["labels.u8"].frombytes(learned)
             waiting["learned.i32"].append(learned.count(1))
-            self._tokens += len(row.input_ids)
+            self._tokens += len(ids)
             waiting["offsets.i64"].append(self._tokens)
             name = row.id.encode()
             waiting["names.utf8"].frombytes(name)
