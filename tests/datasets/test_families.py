@@ -89,7 +89,9 @@ turns = st.integers(1, 3).flatmap(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts=turns, system=st.sampled_from(["", "be brief"]))
 def test_each_answer_is_learned_once_behind_the_prompt_of_serving(
     families: Families, name: str, texts: list[str], system: str

@@ -19,6 +19,12 @@ from slipway.datasets.rows import split_files
 from slipway.datasets.rule import EncodeRule, Thinking
 from slipway.datasets.stats import DatasetStats, SplitStats, TokenStats, dataset_stats
 from slipway.datasets.stream import encode_stream
+from slipway.datasets.templates import (
+    TemplateFinding,
+    check_template,
+    find_template,
+    save_template,
+)
 from slipway.datasets.token_cache import CachedTokens, list_cached, remove_cached
 from slipway.datasets.tokenizer import load_tokenizer
 from slipway.datasets.tokens import NamedRows, TokenSet
@@ -40,20 +46,24 @@ __all__ = [
     "SimilarPair",
     "Split",
     "SplitStats",
+    "TemplateFinding",
     "Thinking",
     "TokenSet",
     "TokenStats",
     "check_dataset",
+    "check_template",
     "dataset_digest",
     "dataset_stats",
     "encode_all",
     "encode_documents",
     "encode_sample",
     "encode_stream",
+    "find_template",
     "list_cached",
     "load_dataset",
     "load_tokenizer",
     "pack",
     "remove_cached",
+    "save_template",
     "split_files",
 ]

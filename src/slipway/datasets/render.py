@@ -21,6 +21,7 @@ from slipway.core.i18n import Text, tr
 from slipway.datasets.model import Message, Role, Sample, ToolCall
 from slipway.datasets.rule import EncodeRule
 from slipway.datasets.skeleton import Document, Skeleton
+from slipway.datasets.templates import no_generation_prompt
 from slipway.datasets.traced import Trace, Untraceable, traced_template
 
 Turns = list[dict[str, Any]]
@@ -219,17 +220,7 @@ class Renderer:
             return
         plain = self.render(before, sample)
         if prompt == plain and tail.lstrip().startswith(self.specials):
-            raise InputError(
-                "data.no_generation_prompt",
-                tr(
-                    "the chat template ignores `add_generation_prompt`: a served model would have "
-                    "to guess that it is its turn"
-                ),
-                tr(
-                    "add `{% if add_generation_prompt %}...{% endif %}` to the end of the "
-                    "model's chat_template.jinja, or take the model's original template"
-                ),
-            )
+            raise no_generation_prompt()
         self._proved = True
 
     def _turns(self, sample: Sample, messages: Sequence[Message], rule: EncodeRule) -> Turns:

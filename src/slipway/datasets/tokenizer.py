@@ -7,14 +7,22 @@ from typing import Any
 
 from slipway.core.errors import InputError, NotFoundError, missing_extra
 from slipway.core.i18n import tr
+from slipway.datasets.templates import check_template, put_template
 
 
-def load_tokenizer(model_dir: Path) -> Any:
+def load_tokenizer(model_dir: Path, template: str | None = None, *, chat: bool = True) -> Any:
     """A fast `transformers` tokenizer with a chat template; no network, no code from the folder.
+
+    Args:
+        template: name that the model's own chat template must have; a base model without one gets
+            ours of this name, if there is one (see `templates`).
+        chat: whether a chat template is needed at all; plain text needs none.
 
     Raises:
         NotFoundError: the folder does not exist.
-        InputError: it holds no usable tokenizer, no `tokenizer.json`, or no chat template.
+        InputError: it holds no usable tokenizer, no `tokenizer.json`, or no chat template, or one
+            of another family than `template` says.
+        UsageError: nobody knows a template named `template`.
         ResourceError: transformers is not installed.
     """
     if not model_dir.is_dir():
@@ -47,10 +55,22 @@ def load_tokenizer(model_dir: Path) -> Any:
             tr("the tokenizer in {path} has no tokenizer.json", path=str(model_dir)),
             tr("use a model that comes with a fast tokenizer"),
         )
+    if chat:
+        _see_to_template(tokenizer, model_dir, template)
+    return tokenizer
+
+
+def _see_to_template(tokenizer: Any, model_dir: Path, template: str | None) -> None:
+    if tokenizer.chat_template and template is not None:
+        check_template(tokenizer, template)
+    elif template is not None:
+        put_template(tokenizer, template)
     if not tokenizer.chat_template:
         raise InputError(
             "tokenizer.no_chat_template",
             tr("the tokenizer in {path} has no chat template", path=str(model_dir)),
-            tr("take the Instruct version of the model, or add chat_template.jinja to the folder"),
+            tr(
+                "take the Instruct version of the model, add chat_template.jinja to the folder, or "
+                "set `template: chatml` (or `default`) in the recipe"
+            ),
         )
-    return tokenizer
