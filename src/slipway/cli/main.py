@@ -46,6 +46,10 @@ COMMANDS: dict[str, tuple[str, Text]] = {
     "chat": ("chat:chat", tr("Chat in the terminal through the gateway.")),
     "down": ("services:down", tr("Stop the services that run in the background.")),
     "status": ("services:status", tr("Show the services that run in the background.")),
+    "fit": (
+        "fit:fit",
+        tr("Show what fits this machine's memory: training by method, inference by precision."),
+    ),
     "doctor": ("doctor:doctor", tr("Show this machine, the tools found, and what is missing.")),
 }
 ALIASES = {"ls": "list"}
