@@ -34,14 +34,29 @@ if TYPE_CHECKING:
     help=str(tr("Folder of the run. Default: one in SLIPWAY_HOME/runs, by recipe and values.")),
 )
 @click.option("--fresh", is_flag=True, help=str(tr("Start anew, dropping what the folder holds.")))
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help=str(tr("Show settings, data, a masked preview, memory and time, and train nothing.")),
+)
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
 def train(
-    recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, fresh: bool, as_json: bool
+    recipe: Path,
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    fresh: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     from slipway.training import load_recipe
     from slipway.training import train as run_training
 
     resolved = load_recipe(recipe, overrides)
+    if dry_run:
+        from slipway.cli.dry_screen import show_dry_run
+
+        show_dry_run(resolved, as_json=as_json)
+        return
     folder = run_dir or resolved.run_dir or Home.current().runs / resolved.run_name
     for text in resolved.notes:
         output.note(text)

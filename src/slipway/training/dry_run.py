@@ -1,0 +1,241 @@
+"""`slipway train --dry-run`: everything that can be known before hours are spent.
+
+The data is read and tokenised as the run would (its tokens stay in the cache for it), the model is
+built without its weights, and a pack of real rows goes through a few layers of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slipway.core.errors import InputError, NotFoundError
+from slipway.core.i18n import tr
+from slipway.core.paths import Home
+from slipway.training.spec import Resolved, TrainSpec
+
+if TYPE_CHECKING:
+    from slipway.datasets import TokenSet
+    from slipway.training.estimate import Estimate
+
+PREVIEWED = 3
+_BUCKETS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a row's text that is all learned, or all not."""
+
+    text: str
+    learned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What the rows are, as the run will see them.
+
+    Attributes:
+        documents: what is trained on; a row may give several.
+        skipped: rows that broke the rules; `reasons` are the first.
+        truncated, dropped: rows that lost tokens, or all that was to learn, to the cut-off.
+        histogram: (longest tokens of the bucket, documents in it), in order.
+        label_tokens: tokens that are learned, of `tokens`.
+    """
+
+    documents: int
+    heldout: int
+    skipped: int
+    reasons: tuple[str, ...]
+    truncated: int
+    dropped: int
+    tokens: int
+    label_tokens: int
+    shortest: int
+    median: int
+    longest: int
+    histogram: tuple[tuple[int, int], ...]
+    preview: tuple[tuple[Piece, ...], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "documents": self.documents,
+            "heldout_documents": self.heldout,
+            "skipped_rows": self.skipped,
+            "reasons": list(self.reasons),
+            "truncated_rows": self.truncated,
+            "dropped_rows": self.dropped,
+            "tokens": self.tokens,
+            "label_tokens": self.label_tokens,
+            "lengths": {"min": self.shortest, "median": self.median, "max": self.longest},
+            "histogram": [{"up_to": top, "documents": n} for top, n in self.histogram],
+            "preview": [
+                [{"text": piece.text, "learned": piece.learned} for piece in row]
+                for row in self.preview
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run would be.
+
+    Attributes:
+        available_bytes: memory that is free now where the model would lie.
+    """
+
+    resolved: Resolved
+    data: DataReport
+    estimate: Estimate
+    available_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the estimated peak is within what is free."""
+        return self.estimate.memory.total <= self.available_bytes
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "settings": {
+                key: {"value": setting.value, "origin": setting.origin}
+                for key, setting in self.resolved.settings().items()
+            },
+            "notes": [note.en for note in self.resolved.notes],
+            "data": self.data.as_json(),
+            "estimate": self.estimate.as_json(),
+            "available_bytes": self.available_bytes,
+            "fits": self.fits,
+        }
+
+
+def dry_run(resolved: Resolved) -> DryRun:
+    """Read the data, build the model's skeleton, and estimate.
+
+    Raises:
+        InputError, NotFoundError, UsageError: what the run itself would stop at.
+    """
+    import psutil
+
+    from slipway.datasets import load_tokenizer
+    from slipway.training.estimate.make import estimate
+    from slipway.training.estimate.work import plan_work
+    from slipway.training.model import pick_device
+
+    spec, base = resolved.spec, Path(resolved.spec.model)
+    tokenizer = load_tokenizer(base)
+    rows, heldout = read_rows(spec, tokenizer)
+    data = report(rows, heldout, tokenizer, spec.cutoff_len)
+    if not data.label_tokens:
+        raise InputError(
+            "train.no_label",
+            tr(
+                "{path} has no assistant token within the first {cutoff} tokens of any row",
+                path=", ".join(source.path for source in spec.sources),
+                cutoff=spec.cutoff_len,
+            ),
+            tr(
+                "raise `cutoff_len`, or look at the rows with `slipway data check {path}`",
+                path=spec.sources[0].path,
+            ),
+        )
+    process = int(psutil.Process().memory_info().rss)
+    work = plan_work(spec, rows.lengths.tolist(), heldout.lengths.tolist() if heldout else [])
+    found = estimate(spec, base, rows, work, process)
+    return DryRun(resolved, data, found, _available(pick_device(), process))
+
+
+def _available(device: Any, process: int) -> int:
+    """Free bytes, with those that this process holds already."""
+    import torch
+
+    from slipway.core.hardware import available_memory_bytes
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory_bytes() + process
+
+
+def read_rows(spec: TrainSpec, tokenizer: Any) -> tuple[TokenSet, TokenSet | None]:
+    """The training and held-out documents of a recipe."""
+    from slipway.datasets import EncodeRule, dataset_digest, encode_stream, load_dataset
+
+    rule = EncodeRule(
+        spec.cutoff_len,
+        spec.train_on_prompt,
+        spec.mask_history,
+        spec.thinking,
+        spec.system,
+        pt=spec.stage == "pt",
+    )
+    cache = Home.current().cache / "tokens"
+
+    def encode(path: Path, split: Any) -> TokenSet:
+        digest = f"{dataset_digest(path)}:{split}"
+        samples = load_dataset(path, split)
+        return encode_stream(
+            samples, tokenizer, rule, cache=cache, digest=digest, bad_rows=spec.bad_rows
+        )
+
+    train = encode(Path(spec.sources[0].path), "train")
+    if spec.eval_sources:
+        return train, encode(Path(spec.eval_sources[0].path), "train")
+    try:
+        return train, encode(Path(spec.sources[0].path), "heldout")
+    except NotFoundError:
+        return train, None
+
+
+def report(rows: TokenSet, heldout: TokenSet | None, tokenizer: Any, cutoff: int) -> DataReport:
+    """What a token set holds."""
+    lengths = sorted(int(n) for n in rows.lengths)
+    return DataReport(
+        documents=len(rows),
+        heldout=len(heldout) if heldout is not None else 0,
+        skipped=int(rows.skipped.get("count", 0)) + rows.refused,
+        reasons=(*(_reason(item) for item in rows.skipped.get("first", [])[:5]), *rows.reasons[:5]),
+        truncated=rows.truncated.count,
+        dropped=rows.dropped.count,
+        tokens=sum(lengths),
+        label_tokens=int(rows.learned.sum()),
+        shortest=lengths[0] if lengths else 0,
+        median=lengths[len(lengths) // 2] if lengths else 0,
+        longest=lengths[-1] if lengths else 0,
+        histogram=histogram(lengths, cutoff),
+        preview=tuple(
+            pieces(rows[i].input_ids, rows[i].labels, tokenizer)
+            for i in range(min(PREVIEWED, len(rows)))
+        ),
+    )
+
+
+def _reason(item: Any) -> str:
+    if isinstance(item, dict):
+        return f"{item.get('file', '')}:{item.get('line', '')}: {item.get('message', item)}"
+    return str(item)
+
+
+def histogram(lengths: Sequence[int], cutoff: int) -> tuple[tuple[int, int], ...]:
+    """Documents by length, in equal steps up to the longest (at most the cut-off)."""
+    if not lengths:
+        return ()
+    top = min(cutoff, max(lengths))
+    width = max(1, -(-top // _BUCKETS))
+    counts = [0] * (-(-top // width))
+    for length in lengths:
+        counts[min(len(counts) - 1, (length - 1) // width)] += 1
+    return tuple((min(top, (i + 1) * width), n) for i, n in enumerate(counts))
+
+
+def pieces(ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> tuple[Piece, ...]:
+    """A document's text, cut where learning begins and ends."""
+    found: list[Piece] = []
+    start = 0
+    for at in range(1, len(ids) + 1):
+        if at == len(ids) or (labels[at] != -100) != (labels[start] != -100):
+            text = tokenizer.decode(ids[start:at], skip_special_tokens=False)
+            found.append(Piece(text, labels[start] != -100))
+            start = at
+    return tuple(found)
