@@ -265,9 +265,28 @@ def test_the_loss_of_plain_text_counts_every_token_but_the_first(
 
     local = LocalModel(find_model(str(models / "one"), HOME))
     sample = Sample("t", (), tmp_path, 1, text="we ship it today")
-    ((key, loss, tokens),) = local.losses([sample], 1024, lambda: None)
-    ids = local.tokenizer(sample.text, add_special_tokens=False)["input_ids"]
-    assert (key, tokens) == ("t", len(ids) - 1) and loss > 0
+    ((key, loss, tokens),) = local.losses([sample], 1024, lambda: None).rows
+    ids = local.tokenizer(sample.text + "<|im_end|>", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        local.model.set_attn_implementation("sdpa")
+        logits = local.model(input_ids=torch.tensor([ids])).logits[0, :-1]
+        wanted = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum")
+    assert (key, tokens) == ("t", len(ids) - 1) and loss == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_a_text_longer_than_the_cutoff_is_one_row_in_pieces_and_a_cut_chat_is_named(
+    models: Path, rows: Path, tmp_path: Path
+) -> None:
+    from slipway.datasets import Sample
+
+    local = LocalModel(find_model(str(models / "one"), HOME))
+    sample = Sample("t", (), tmp_path, 1, text="we ship it today " * 20)
+    found = local.losses([sample], 32, lambda: None)
+    assert [key for key, _, _ in found.rows] == ["t"] and found.rows[0][2] > 32
+    chats = read_questions(rows).samples
+    found = local.losses(chats, 36, lambda: None)
+    assert found.cut and set(found.cut) | set(found.dropped) <= {s.id for s in chats}
+    assert len(found.rows) + len(found.dropped) == len(chats)
 
 
 def test_lines_are_kept_one_by_one_and_the_newest_counts(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def _scored(chosen: Chosen) -> Scored:
 
     loss = chosen.folder / "parts" / f"{chosen.label}.loss.json"
     if loss.is_file():
-        rows = json.loads(loss.read_text(encoding="utf-8"))["value"]
+        rows = json.loads(loss.read_text(encoding="utf-8"))["value"]["rows"]
         add(metrics.losses([(r[1], r[2]) for r in rows]), [r[0] for r in rows])
     answers = chosen.folder / PREDICTIONS / f"{chosen.label}.jsonl"
     if answers.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
@@ -19,6 +19,7 @@ class Generation:
         top_p: drawn among the likeliest tokens that together have this probability.
         seed: the same seed asks for the same draws; each row has its own, made from it.
         stop: texts that end an answer and are not part of it.
+        thinking: whether a model that can think first shall; "keep" leaves it to its template.
     """
 
     max_new_tokens: int = 256
@@ -26,6 +27,7 @@ class Generation:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    thinking: Literal["keep", "on", "off"] = "keep"
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
@@ -45,6 +47,8 @@ class Generation:
         }
         if self.temperature:
             body["top_p"] = self.top_p
+        if self.thinking != "keep":
+            body["chat_template_kwargs"] = {"enable_thinking": self.thinking == "on"}
         if self.stop:
             body["stop"] = list(self.stop)
         return body

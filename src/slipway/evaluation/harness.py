@@ -58,6 +58,8 @@ def command(plan: Plan, model: Model, output: Path) -> list[str]:
     line = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", arguments]
     line += ["--tasks", ",".join(plan.lm_eval), "--output_path", str(output)]
     line += ["--batch_size", str(plan.batch), "--seed", str(plan.seed)]
+    if plan.lm_eval_tasks:
+        line += ["--include_path", str(plan.lm_eval_tasks)]
     if plan.rows is not None:
         line += ["--limit", str(plan.rows)]
     return line

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from slipway.core.errors import InputError
 from slipway.core.i18n import tr
-from slipway.datasets import Encoded, Sample, encode_all, load_tokenizer
+from slipway.datasets import Encoded, EncodeRule, Sample, encode_all, load_tokenizer
+from slipway.datasets.render import renderer_for
 from slipway.evaluation.generation import Generation
 from slipway.evaluation.models import Model
 from slipway.evaluation.predictions import Prediction
@@ -23,6 +25,21 @@ from slipway.training.model import load_base, pick_device, pick_dtype, set_threa
 
 _PACK_TOKENS = 2048
 IGNORE = -100
+
+
+@dataclass(frozen=True, slots=True)
+class LossRows:
+    """Losses by row.
+
+    Attributes:
+        rows: (row id, sum of losses in nats, label tokens), in the order of the samples.
+        cut: rows that lost their end to the cut-off.
+        dropped: rows without a label before the cut-off.
+    """
+
+    rows: list[tuple[str, float, int]]
+    cut: list[str]
+    dropped: list[str]
 
 
 class LocalModel:
@@ -44,26 +61,34 @@ class LocalModel:
 
     def losses(
         self, samples: Sequence[Sample], cutoff_len: int, on_pack: Callable[[], None]
-    ) -> list[tuple[str, float, int]]:
-        """(row id, sum of losses in nats, label tokens) of every row that has a label.
+    ) -> LossRows:
+        """The loss of every row that has a label.
 
         Of a conversation the assistant's tokens are labels, of a plain text all but the first.
         """
-        chats = [sample for sample in samples if sample.kind != "text"]
-        rows = encode_all(chats, self.tokenizer, cutoff_len).rows if chats else []
-        rows += [self._text(s, cutoff_len) for s in samples if s.kind == "text"]
-        rows = [row for row in rows if row.learned]
+        # named by their place, because a sample may become several documents: "7#1", "7#2"
+        placed = [replace(sample, id=str(at)) for at, sample in enumerate(samples)]
+        sets = [
+            encode_all(some, self.tokenizer, cutoff_len, rule=EncodeRule(cutoff_len, pt=pt))
+            for pt in (False, True)
+            if (some := [sample for sample in placed if (sample.kind == "text") == pt])
+        ]
+        rows = [row for one in sets for row in one.rows]
         if not rows:
             raise InputError(
                 "eval.no_label",
                 tr("no row has a token to score within {cutoff} tokens", cutoff=cutoff_len),
             )
-        found = {row[0]: row for row in rows_loss(self.model, rows, on_pack=on_pack).per_row}
-        return [found[sample.id] for sample in samples if sample.id in found]
-
-    def _text(self, sample: Sample, cutoff_len: int) -> Encoded:
-        ids = self.tokenizer(sample.text, add_special_tokens=False)["input_ids"][:cutoff_len]
-        return Encoded(sample.id, ids, [IGNORE, *ids[1:]])
+        sums = [[0.0, 0] for _ in samples]
+        for key, loss, tokens in rows_loss(self.model, rows, on_pack=on_pack).per_row:
+            mine = sums[int(key.partition("#")[0])]
+            mine[0] += loss
+            mine[1] += tokens
+        return LossRows(
+            [(s.id, loss, int(n)) for s, (loss, n) in zip(samples, sums, strict=True) if n],
+            [samples[int(row.id)].id for one in sets for row in one.truncated],
+            [samples[int(row.id)].id for one in sets for row in one.dropped],
+        )
 
     def answer(
         self,
@@ -78,7 +103,7 @@ class LocalModel:
         two tokens may fall otherwise in another batch; the same batch gives the same answers.
         """
         started = time.monotonic()
-        texts = [self._render(question) for question in batch]
+        texts = [self._render(question, generation.thinking) for question in batch]
         encoded = self.tokenizer(
             texts,
             add_special_tokens=False,
@@ -115,28 +140,11 @@ class LocalModel:
                 )
             )
 
-    def _render(self, question: Question) -> str:
-        tools = list(question.sample.tools) or None
-        messages = [_for_template(message) for message in question.messages]
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, tools=tools, tokenize=False, add_generation_prompt=True
-                )
-            )
-        except Exception as error:  # a template raises whatever it likes (jinja2, ValueError, ...)
-            raise InputError(
-                "data.template",
-                tr(
-                    "{file}:{line}: {reason}",
-                    file=str(question.sample.file),
-                    line=question.sample.line,
-                    reason=tr(
-                        "the chat template refuses the conversation: {reason}", reason=str(error)
-                    ),
-                ),
-                tr("change the row, or take a base model with a plain chat template"),
-            ) from error
+    def _render(self, question: Question, thinking: str) -> str:
+        turns = [_for_template(message) for message in question.messages]
+        return renderer_for(self.tokenizer).render(
+            turns, question.sample, add_generation_prompt=True, thinking=thinking
+        )
 
     def _config(self, generation: Generation) -> Any:
         from transformers import GenerationConfig

@@ -59,6 +59,7 @@ class Plan:
         lf: add LLaMA Factory's scores.
         seed, resamples: of the bootstrap.
         lm_eval: task names for lm-eval; empty for none.
+        lm_eval_tasks: a folder with task definitions of your own for it.
     """
 
     models: tuple[Model, ...]
@@ -80,6 +81,7 @@ class Plan:
     choices: ChoicePlan | None = None
     judge: Judge | None = None
     lm_eval: tuple[str, ...] = ()
+    lm_eval_tasks: Path | None = None
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
@@ -122,6 +124,7 @@ class Plan:
             "choice_rows": choices.rows if choices else None,
             "judge": self.judge.identity() if self.judge else None,
             "lm_eval": list(self.lm_eval),
+            "lm_eval_tasks": str(self.lm_eval_tasks) if self.lm_eval_tasks else None,
             "resamples": self.resamples,
             "bootstrap_seed": self.seed,
             "dtype": self.dtype,

@@ -202,6 +202,16 @@ def _failures(results: Mapping[str, Any]) -> Iterator[Part]:
                 all=model["answered"],
             )
             yield ""
+        if model["loss_cut"] or model["loss_dropped"]:
+            yield tr(
+                "`{label}`: for the loss {cut} rows were cut at cutoff_len, {dropped} left out: "
+                "{rows}",
+                label=label,
+                cut=len(model["loss_cut"]),
+                dropped=len(model["loss_dropped"]),
+                rows=_some([*model["loss_dropped"], *model["loss_cut"]]),
+            )
+            yield ""
     if results["data"]["left_out"]:
         yield tr(
             "Left out, because marked as bad answers: {rows}",

@@ -41,6 +41,8 @@ class _Findings:
     scored: Scored
     predictions: dict[str, Prediction] = field(default_factory=dict)
     choices: dict[str, Any] | None = None
+    cut: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -110,9 +112,10 @@ def _measure(
     found = _Findings(Scored(model.label, {}, {}))
     with ModelWork(plan, model, questions, choices, log) as work:
         if questions and plan.losses and model.has_weights:
-            rows = work.losses(parts)
-            measured = metrics.losses([(loss, tokens) for _, loss, tokens in rows])
-            _add(found, measured, [key for key, _, _ in rows])
+            lost = work.losses(parts)
+            measured = metrics.losses([(loss, tokens) for _, loss, tokens in lost["rows"]])
+            _add(found, measured, [key for key, _, _ in lost["rows"]])
+            found.cut, found.dropped = lost["cut"], lost["dropped"]
         if questions and plan.answers and questions.questions:
             answers = work.answers()
             found.predictions = {p.id: p for p in answers}
@@ -154,6 +157,8 @@ def _results(
             "metrics": intervals(mine.scored, seed=plan.seed, resamples=plan.resamples),
             "answered": len(answers),
             "failed": [{"id": p.id, "error": p.error} for p in answers if p.error],
+            "loss_cut": mine.cut,
+            "loss_dropped": mine.dropped,
             "cut": sum(p.finish == "length" for p in answers),
             "answer_tokens": sum(p.tokens or 0 for p in answers),
             "choices": mine.choices,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +73,8 @@ class ModelWork:
             gguf_server(self.plan.server, self.model, context=context, slots=self.plan.at_once)
         )
 
-    def losses(self, parts: Parts) -> list[tuple[str, float, int]]:
-        """(row id, sum of losses, label tokens) of each row; kept in a file once measured."""
+    def losses(self, parts: Parts) -> dict[str, list[Any]]:
+        """`rows`, `cut` and `dropped` as in `LossRows`; kept in a file once measured."""
         assert self.questions is not None
         samples = self.questions.samples
         done = [0]
@@ -82,7 +83,7 @@ class ModelWork:
             done[0] += 1
             self._progress("loss", done[0], 0)
 
-        found: list[list[Any]] = parts.get(
+        found: dict[str, list[Any]] = parts.get(
             f"{self.model.label}.loss",
             [
                 self.model.digest,
@@ -90,9 +91,9 @@ class ModelWork:
                 self.plan.cutoff_len,
                 self.plan.dtype,
             ],
-            lambda: self.local.losses(samples, self.plan.cutoff_len, on_pack),
+            lambda: asdict(self.local.losses(samples, self.plan.cutoff_len, on_pack)),
         )
-        return [(str(key), float(loss), int(tokens)) for key, loss, tokens in found]
+        return found
 
     def answers(self) -> list[Prediction]:
         """Every answer, made now or found on disk."""

@@ -64,7 +64,7 @@ def make_plan(options: dict[str, Any], home: Home) -> Plan:
     from slipway.evaluation.plan import folder_name
 
     models = _models(options, home)
-    data = options["data"] or models[-1].data
+    data = options["data"] or (models[-1].data if models else None)
     if options["choices"] and not options["data"]:
         data = None  # a choice set alone was asked for
     quick = options["quick"]
@@ -89,6 +89,7 @@ def make_plan(options: dict[str, Any], home: Home) -> Plan:
             options["top_p"],
             options["seed"],
             tuple(options["stop"]),
+            options["thinking"],
         ),
         "losses": not options["no_loss"],
         "answers": not options["no_answers"],
@@ -102,6 +103,7 @@ def make_plan(options: dict[str, Any], home: Home) -> Plan:
         "choices": choices or None,
         "judge": _judge(options, data),
         "lm_eval": tuple(t.strip() for t in (options["tasks"] or "").split(",") if t.strip()),
+        "lm_eval_tasks": options["lm_eval_tasks"],
         "dtype": options["dtype"],
     }
     if options["output"]:
@@ -213,6 +215,16 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             )
         rows.append(row)
     print_table(columns, rows)
+    if results["lm_eval"]:
+        print_table(
+            [tr("model"), tr("task"), tr("metric"), tr("value")],
+            [
+                (label, task, name, f"{value:.4g}")
+                for label, tasks in results["lm_eval"].items()
+                for task, values in tasks.items()
+                for name, value in values.items()
+            ],
+        )
     for text in sentences(results):
         print(text)
     print(tr("report: {path}", path=str(folder / REPORT)))
@@ -247,6 +259,15 @@ def sentences(results: dict[str, Any]) -> list[Text]:
                cost=judged["cost"] or tr("unknown"))
         )  # fmt: skip
     for label, model in results["models"].items():
+        if model["loss_cut"] or model["loss_dropped"]:
+            found.append(
+                tr(
+                    "{model}: {cut} rows cut and {dropped} left out of the loss by the cut-off",
+                    model=label,
+                    cut=len(model["loss_cut"]),
+                    dropped=len(model["loss_dropped"]),
+                )
+            )
         if model["failed"]:
             found.append(
                 tr("{model} gave no answer to {count} rows, which count as empty",
