@@ -55,6 +55,11 @@ class Home:
         return self.root / "cache"
 
     @property
+    def token_cache(self) -> Path:
+        """Tokenised datasets, one folder each, named by what they were made from."""
+        return self.cache / "tokens"
+
+    @property
     def gateway_db(self) -> Path:
         """The gateway's SQLite file."""
         return self.root / "gateway" / "gateway.db"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from slipway.cli import output
+from slipway.cli.commands.data_cache import data_cache
 from slipway.core.errors import EXIT_FAILED, EXIT_OK
 from slipway.core.i18n import Text, tr
 
@@ -21,6 +22,9 @@ BAR_WIDTH = 40
 @click.group(help=str(tr("Check datasets and show their statistics.")))
 def data() -> None:
     pass
+
+
+data.add_command(data_cache)
 
 
 @data.command(
