@@ -35,7 +35,7 @@ def test_the_picture_is_a_png_of_the_stated_size(tmp_path: Path) -> None:
     draw_curve(tmp_path / "events.jsonl", tmp_path / "curve.png", title="客服")
     png = (tmp_path / "curve.png").read_bytes()
     assert png.startswith(b"\x89PNG")
-    assert struct.unpack(">II", png[16:24]) == (960, 540)
+    assert struct.unpack(">II", png[16:24]) == (960, 810)
 
 
 def test_a_run_without_points_still_gets_a_picture(tmp_path: Path) -> None:

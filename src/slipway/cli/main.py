@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
     "pull": ("pull:pull", tr("Get a base model: starter, ModelScope, Hugging Face or a folder.")),
     "data": ("data:data", tr("Check datasets and show their statistics.")),
     "train": ("train:train", tr("Fine-tune a model from a recipe.")),
+    "runs": ("runs:runs", tr("Training runs: list, show, compare, stop, resume, queue.")),
     "merge": ("merge:merge", tr("Merge a run's adapter into its base, with proof.")),
     "toolchain": ("toolchain:toolchain", tr("Install llama.cpp's tools and test them.")),
     "convert": ("convert:convert", tr("Convert a model folder to GGUF, with template proof.")),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from slipway.core.errors import from_os_error
 
-EventType = Literal["state", "progress", "metric", "log", "artefact", "sample"]
+EventType = Literal["state", "progress", "metric", "log", "artefact", "sample", "diagnosis"]
 
 Listener = Callable[[dict[str, Any]], None]
 

@@ -1,6 +1,10 @@
-"""Long work: resumable pipelines, and services that run in the background."""
+"""Long work: runs with their index and queue, resumable pipelines, background services."""
 
+from slipway.jobs.compare import Comparison, compare
+from slipway.jobs.control import ask_to_stop, queue_again
 from slipway.jobs.pipeline import Pipeline, Stage, StageRecord
+from slipway.jobs.queue import Queue, QueueItem
+from slipway.jobs.runs import Heir, Run, Runs
 from slipway.jobs.services import (
     Service,
     running_service,
@@ -8,12 +12,25 @@ from slipway.jobs.services import (
     start_service,
     stop_service,
 )
+from slipway.jobs.states import RunState
+from slipway.jobs.summary import RunSummary
 
 __all__ = [
+    "Comparison",
+    "Heir",
     "Pipeline",
+    "Queue",
+    "QueueItem",
+    "Run",
+    "RunState",
+    "RunSummary",
+    "Runs",
     "Service",
     "Stage",
     "StageRecord",
+    "ask_to_stop",
+    "compare",
+    "queue_again",
     "running_service",
     "service_status",
     "start_service",

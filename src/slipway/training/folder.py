@@ -35,17 +35,18 @@ class StopAsked(KeyboardInterrupt):
     """Somebody asked this run to stop now, by its folder's `stop` file."""
 
 
+def settings_json(resolved: Resolved) -> dict[str, Any]:
+    """What a run was started with, so that it can be shown, compared and gone on with."""
+    return {
+        "spec": resolved.spec.model_dump(mode="json"),
+        "origins": dict(resolved.origins),
+        "recipe": str(resolved.path.absolute()) if resolved.path else None,
+    }
+
+
 def write_settings(run_dir: Path, resolved: Resolved) -> None:
-    """Write what the run was started with, so that it can be shown, compared and gone on with."""
-    path = resolved.path.absolute() if resolved.path else None
-    write_json(
-        run_dir / SETTINGS,
-        {
-            "spec": resolved.spec.model_dump(mode="json"),
-            "origins": dict(resolved.origins),
-            "recipe": str(path) if path else None,
-        },
-    )
+    """Write `settings_json` into the run folder."""
+    write_json(run_dir / SETTINGS, settings_json(resolved))
 
 
 def read_settings(run_dir: Path) -> Resolved:
@@ -74,7 +75,7 @@ def read_settings(run_dir: Path) -> Resolved:
 
 
 def resolved_from(raw: dict[str, Any]) -> Resolved:
-    """The inverse of what `write_settings` writes."""
+    """The inverse of `settings_json`."""
     recipe = Path(raw["recipe"]) if raw.get("recipe") else None
     return Resolved(TrainSpec.model_validate(raw["spec"]), dict(raw["origins"]), recipe)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from slipway.cli import output
-from slipway.core.events import EventLog
+from slipway.cli.run_screen import queue_run, train_run
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help=str(tr("Show settings, data, a masked preview, memory and time, and train nothing.")),
 )
+@click.option("--queue", is_flag=True, help=str(tr("Put it at the end of the queue and return.")))
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
 def train(
     recipe: Path,
@@ -46,10 +46,10 @@ def train(
     run_dir: Path | None,
     fresh: bool,
     dry_run: bool,
+    queue: bool,
     as_json: bool,
 ) -> None:
     from slipway.training import load_recipe
-    from slipway.training import train as run_training
 
     resolved = load_recipe(recipe, overrides)
     if dry_run:
@@ -62,30 +62,10 @@ def train(
         output.note(text)
     for line_of_values in values_told(resolved):
         output.note(line_of_values)
-    line = output.LiveLine()
-    events = EventLog(None, _show(line))
-    try:
-        result = run_training(
-            resolved, run_dir=folder, events=events, resume=not (fresh or resolved.fresh)
-        )
-    except KeyboardInterrupt:
-        line.done(tr("stopped; the same command goes on from here"))
-        raise
-    if as_json:
-        output.print_json(
-            {
-                "run": str(result.run_dir),
-                "name": result.manifest.name,
-                "digest": result.manifest.digest,
-                "resumed_from": result.resumed_from,
-                "metrics": result.metrics,
-            }
-        )
-        return
-    line.done()
-    if result.resumed_from == result.metrics["steps"]:
-        output.note(tr("this run was finished before; `--fresh` trains anew"))
-    _print_summary(result.run_dir, result.metrics)
+    if queue:
+        queue_run(resolved, folder, fresh=fresh or resolved.fresh, as_json=as_json)
+    else:
+        train_run(resolved, folder, fresh=fresh or resolved.fresh, as_json=as_json)
 
 
 def values_told(resolved: Resolved) -> list[str]:
@@ -96,57 +76,3 @@ def values_told(resolved: Resolved) -> list[str]:
     ]
     rest = [f"{key} = {s.value}" for key, s in settings.items() if s.origin == "default"]
     return [*decided, str(tr("at their defaults: {values}", values=", ".join(rest)))]
-
-
-def _show(line: output.LiveLine) -> Callable[[dict[str, Any]], None]:
-    evals: list[float] = []
-
-    def listen(event: dict[str, Any]) -> None:
-        if event["type"] == "log":
-            line.done()
-            output.note(event["message"])
-        elif event["type"] == "state" and event["state"] == "resumed":
-            output.note(tr("going on from step {step}", step=event["step"]))
-        elif event["type"] == "metric" and event["kind"] == "eval":
-            evals.append(event["loss"])
-            line.done()
-            output.note(tr("step {step}: eval loss {loss:.4f}", step=event["step"], loss=evals[-1]))
-        elif event["type"] == "metric":
-            line.show(
-                tr(
-                    "step {step}/{total}  loss {loss:.4f}  {speed:.0f} tokens/s  "
-                    "{eta} left  memory {memory}",
-                    step=event["step"],
-                    total=event["total_steps"],
-                    loss=event["loss"],
-                    speed=event["tokens_per_s"],
-                    eta=output.duration(event["eta_s"]),
-                    memory=output.size(event["memory_bytes"]),
-                )
-            )
-
-    return listen
-
-
-def _print_summary(run_dir: Path, metrics: dict[str, Any]) -> None:
-    print(
-        tr(
-            "{steps} steps, {tokens} tokens in {time} ({speed:.0f} tokens/s)",
-            steps=metrics["steps"],
-            tokens=metrics["tokens"],
-            time=output.duration(metrics["seconds"]),
-            speed=metrics["tokens_per_s"],
-        )
-    )
-    before, after = metrics["base_eval_loss"], metrics["eval_loss"]
-    if before is not None and after is not None:
-        print(
-            tr(
-                "eval loss {before:.4f} -> {after:.4f} ({change:+.1%})",
-                before=before,
-                after=after,
-                change=after / before - 1,
-            )
-        )
-    print(tr("run: {path}", path=str(run_dir)))
-    print(tr("next: `slipway merge {path}`", path=str(run_dir)))
