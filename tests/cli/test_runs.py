@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.jobs.runs_for_tests import make_run
 
 from slipway.cli.main import main
 from slipway.core.errors import EXIT_NOT_FOUND, EXIT_USAGE
 from slipway.core.events import EventLog
 from slipway.core.paths import Home
-from tests.jobs.runs_for_tests import make_run
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:

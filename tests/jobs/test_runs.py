@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.jobs.runs_for_tests import add_step, end, hold, make_run
 
 from slipway.core.errors import ConflictError, NotFoundError, ResourceError, UsageError
 from slipway.core.events import EventLog
@@ -16,7 +17,6 @@ from slipway.jobs import Queue, Run, Runs, RunSummary, ask_to_stop, compare
 from slipway.jobs.database import MIGRATIONS, connect
 from slipway.jobs.details import details
 from slipway.jobs.run_folder import remember
-from tests.jobs.runs_for_tests import add_step, end, hold, make_run
 
 
 def test_runs_that_nobody_registered_are_found_with_state_and_numbers(home: Home) -> None:
