@@ -92,12 +92,12 @@ def _estimate(found: Estimate) -> None:
     print(
         tr(
             "time: {total} for {steps} steps of {tokens:.0f} tokens at {speed:.0f} tokens/s "
-            "(loading {loading}, evals {evals}, saving {saves})",
+            "(before them {loading}, evals {evals}, saving {saves})",
             total=output.duration(seconds.total),
             steps=found.work.steps,
             tokens=found.work.step_tokens,
             speed=found.tokens_per_s,
-            loading=output.duration(seconds.loading),
+            loading=output.duration(seconds.preparing + seconds.loading),
             evals=output.duration(seconds.evals),
             saves=output.duration(seconds.saves),
         )

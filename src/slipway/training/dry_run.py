@@ -6,6 +6,7 @@ built without its weights, and a pack of real rows goes through a few layers of 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,7 @@ def dry_run(resolved: Resolved) -> DryRun:
     """
     import psutil
 
+    started = time.perf_counter()
     from slipway.datasets import load_tokenizer
     from slipway.training.estimate.make import estimate
     from slipway.training.estimate.work import plan_work
@@ -143,7 +145,7 @@ def dry_run(resolved: Resolved) -> DryRun:
         )
     process = int(psutil.Process().memory_info().rss)
     work = plan_work(spec, rows.lengths.tolist(), heldout.lengths.tolist() if heldout else [])
-    found = estimate(spec, base, rows, work, process)
+    found = estimate(spec, base, rows, work, process_bytes=process, started=started)
     return DryRun(resolved, data, found, _available(pick_device(), process))
 
 

@@ -8,11 +8,13 @@ two points give both; embedding, head and loss are the lines' beginning.
 from __future__ import annotations
 
 import gc
+import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from slipway.datasets import Encoded
@@ -25,12 +27,15 @@ from slipway.training.estimate.skeleton import (
     weight_bytes,
     with_layers,
 )
+from slipway.training.plan import LEAST_STEPS
 from slipway.training.spec import TrainSpec
 
 _READ_BYTES_S = 8e8  # from a disk or its cache, converted
 _START_S = 1.5  # finding the model's code, the proof of the loss, the manifest
 _FINISH_S = 1.5
 _SAVE_BYTES_S = 3e8
+# glibc's heap keeps what is freed between pieces that are in use
+_HEAP_SLACK = 1.25
 
 
 def estimate(
@@ -38,13 +43,16 @@ def estimate(
     base: Path,
     rows: Sequence[Encoded],
     work: Work,
-    process_bytes: int | None = None,
+    *,
+    process_bytes: int,
+    started: float,
 ) -> Estimate:
     """Memory and seconds of a run.
 
     Args:
         rows: the training rows; those that `work` names go through the made-up model.
-        process_bytes: what the process occupies without model; default: now.
+        process_bytes: what the process occupies without model.
+        started: `time.perf_counter()` at the start of the run.
 
     Raises:
         InputError: the base's config is not usable.
@@ -55,18 +63,31 @@ def estimate(
     set_threads(spec.threads)
     device = pick_device()
     dtype = pick_dtype(spec.dtype, device)
-    before = process_bytes or int(psutil.Process().memory_info().rss)
     config = read_config(base)
     whole = build(config, dtype, torch.device("meta"))
+    packed = _packed_bytes(whole)
     attach(whole, spec)
     weights, trained = numbers(whole)
     here, there = _two(spec, config)
-    layers = int(config.num_hidden_layers)
     near = _cost(spec, config, here, rows, work, dtype, device)
-    far = _cost(spec, config, there, rows, work, dtype, device) if there != here else near
-    cost = near.at(far, here, there, layers) if there != here else near
-    memory = _memory(spec, whole, cost, near, trained, before, base)
-    return Estimate(memory, _seconds(cost, rows, work, base, trained), work, weights, trained)
+    cost = near
+    if there != here:
+        far = _cost(spec, config, there, rows, work, dtype, device)
+        cost = near.at(far, here, there, int(config.num_hidden_layers))
+    memory = _memory(spec, weight_bytes(whole), packed, cost, near, trained, process_bytes, base)
+    work, seconds = _within_budget(spec, work, cost, rows, base, trained, started)
+    return Estimate(memory, seconds, work, weights, trained)
+
+
+def _packed_bytes(whole: Any) -> int:
+    """Bytes of the frozen weights laid out anew, for both directions, where that is done."""
+    from slipway.training.frozen import _can_pack
+    from slipway.training.lora import linear_names
+
+    weights = [whole.get_submodule(name).weight for name in linear_names(whole)]
+    if not weights or not _can_pack(torch.empty(1, 1, dtype=weights[0].dtype)):
+        return 0
+    return 2 * sum(int(w.numel()) * int(w.element_size()) for w in weights)
 
 
 def attach(model: Any, spec: TrainSpec) -> None:
@@ -120,17 +141,22 @@ def _cost(
 
 
 def _memory(
-    spec: TrainSpec, whole: Any, cost: Cost, near: Cost, trained: int, process: int, base: Path
+    spec: TrainSpec,
+    weights: int,
+    packed: int,
+    cost: Cost,
+    near: Cost,
+    trained: int,
+    process: int,
+    base: Path,
 ) -> Memory:
-    weights = weight_bytes(whole)
     gradients, optimizer = 4 * trained, _OPTIMIZER_BYTES[spec.optimizer] * trained
+    slack = _HEAP_SLACK if not torch.cuda.is_available() else 1.0
     head = max(0, int(near.bytes - 4 * near.trained))
-    activations = max(0, int(cost.bytes - 4 * cost.trained) - head)
-    packed = 0
+    activations = int(max(0.0, cost.bytes - 4 * cost.trained - head) * slack)
     training = packed + gradients + optimizer + activations + head
-    stored = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    # while a file is read its pages count beside the tensors made from it
     largest = max((path.stat().st_size for path in base.glob("*.safetensors")), default=0)
-    loading = max(0, min(stored, largest) - training)
     return Memory(
         process=process,
         weights=weights,
@@ -139,7 +165,7 @@ def _memory(
         optimizer=optimizer,
         activations=activations,
         logits=head,
-        loading=loading,
+        loading=max(0, largest - training),
     )
 
 
@@ -155,13 +181,35 @@ _OPTIMIZER_BYTES = {
 }
 
 
-def _seconds(cost: Cost, rows: Sequence[Encoded], work: Work, base: Path, trained: int) -> Seconds:
+def _within_budget(
+    spec: TrainSpec,
+    work: Work,
+    cost: Cost,
+    rows: Sequence[Encoded],
+    base: Path,
+    trained: int,
+    started: float,
+) -> tuple[Work, Seconds]:
+    """The work, cut to the time budget if there is one, and its seconds."""
+    seconds = _seconds(cost, rows, work, base, trained, started)
+    budget = spec.time_budget_s
+    if budget is None or seconds.total <= budget or not work.steps:
+        return work, seconds
+    left = budget - (seconds.total - seconds.steps)
+    steps = max(LEAST_STEPS, math.floor(left / (seconds.steps / work.steps)))
+    work = replace(work, steps=min(steps, work.steps))
+    return work, _seconds(cost, rows, work, base, trained, started)
+
+
+def _seconds(
+    cost: Cost, rows: Sequence[Encoded], work: Work, base: Path, trained: int, started: float
+) -> Seconds:
     tokens = sum(len(rows[i].input_ids) for i in work.typical)
-    per_step = cost.step_s / tokens * work.step_tokens + cost.update_s * trained / max(
-        cost.trained, 1
-    )
+    update_s = cost.update_s * trained / max(cost.trained, 1)
+    per_step = cost.step_s / tokens * work.step_tokens + update_s
     stored = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     return Seconds(
+        preparing=time.perf_counter() - started,
         loading=_START_S + stored / _READ_BYTES_S,
         steps=work.steps * per_step,
         evals=work.evals * work.eval_tokens * cost.eval_s / tokens,

@@ -66,8 +66,13 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Seconds of a run, part by part."""
+    """Seconds of a run, part by part.
 
+    Attributes:
+        preparing: what had passed when the estimate was made, the estimate itself included.
+    """
+
+    preparing: float
     loading: float
     steps: float
     evals: float
@@ -76,7 +81,7 @@ class Seconds:
     @property
     def total(self) -> float:
         """All parts together."""
-        return self.loading + self.steps + self.evals + self.saves
+        return self.preparing + self.loading + self.steps + self.evals + self.saves
 
     def as_json(self) -> dict[str, float]:
         """Part -> seconds, with `total`."""

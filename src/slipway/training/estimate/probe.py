@@ -13,8 +13,9 @@ import torch
 
 from slipway.training.estimate.peak import AllocationPeak
 
-_LEAST_S = 0.6  # measured at least so long
-_MOST = 12  # and at most so often
+_LEAST_S = 0.4  # measured at least so long
+_MOST = 5  # or so often
+_WARM_S = 0.3  # a first run that takes longer is counted: what is made once is little of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,11 @@ def measure(
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     model.train()
-    peak = _peak(model, largest)
-    _clear(trained)
     step_s = _median(typical, lambda: _clear(trained))
-    largest()
-    update_s = _median(lambda: _update(trained, optimizer), lambda: None, most=3)
+    typical()
+    update_s = _median(lambda: _update(trained, optimizer), lambda: None, most=2)
+    _clear(trained)
+    peak = _peak(model, largest)  # after the others: what is made once is not part of a pass
     _clear(trained)
     model.eval()
     with torch.no_grad():
@@ -85,8 +86,6 @@ def _peak(model: Any, run: Callable[[], object]) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         run()
         return int(torch.cuda.max_memory_allocated(device) - before)
-    run()  # what is made once (packed weights, threads' buffers) is not part of a pass
-    _clear(list(model.parameters()))
     gc.collect()
     counter = AllocationPeak()
     counter.ignore([list(model.parameters()), list(model.buffers())])
@@ -106,13 +105,15 @@ def _clear(trained: Sequence[Any]) -> None:
 
 
 def _median(run: Callable[[], object], after: Callable[[], None], most: int = _MOST) -> float:
-    """The median of several runs, the first left out."""
-    run()
-    after()
+    """The median of several runs; a short first one is left out."""
     seconds: list[float] = []
-    while sum(seconds) < _LEAST_S and len(seconds) < most:
+    for number in range(most + 1):
         start = time.perf_counter()
         run()
-        seconds.append(time.perf_counter() - start)
+        passed = time.perf_counter() - start
         after()
+        if number or passed > _WARM_S:
+            seconds.append(passed)
+        if sum(seconds) >= _LEAST_S:
+            break
     return statistics.median(seconds)

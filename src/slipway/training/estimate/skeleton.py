@@ -15,6 +15,8 @@ from slipway.core.errors import InputError
 from slipway.core.i18n import tr
 from slipway.training import attention
 
+_UNTOUCHED = 64 << 20  # bytes
+
 
 def read_config(base: Path) -> Any:
     """The base's config as transformers has it.
@@ -77,7 +79,10 @@ def _fill(model: Any) -> None:
         if parameter.ndim == 1:
             parameter.data.fill_(1.0)
         elif parameter is embedding or parameter is head:
-            parameter.data.zero_()  # large, and its numbers cost no time; zero pages no memory
+            # zeros cost the same time here; a larger tensor has fresh pages from the system,
+            # which are zero and occupy no memory until they are written to
+            if parameter.nbytes < _UNTOUCHED:
+                parameter.data.zero_()
         else:
             parameter.data.uniform_(-0.03, 0.03)
     embedding.data[:2048].uniform_(-1.0, 1.0)
