@@ -28,6 +28,8 @@ from slipway.jobs.run_folder import (
 from slipway.jobs.states import ALLOWED, Action, Facts, RunState, state_of
 from slipway.jobs.summary import EVENTS, Position, RunSummary, dumps, loads, read_on
 
+_LEAST_ID = 4  # shorter beginnings are meant as names
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -204,7 +206,10 @@ class Runs:
             self.register(here, _own_tags(here))
             return self.find(run_id(here))
         exact = [run for run in runs if name in (run.name, run.id)]
-        found = exact or [r for r in runs if r.name.startswith(name) or r.id.startswith(name)]
+        by_id = len(name) >= _LEAST_ID
+        found = exact or [
+            r for r in runs if r.name.startswith(name) or (by_id and r.id.startswith(name))
+        ]
         if len(found) == 1:
             return found[0]
         if found:

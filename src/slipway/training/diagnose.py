@@ -177,6 +177,7 @@ class Watch:
     stage: str = "sft"
     max_grad_norm: float = 1.0
     first: list[float] = field(default_factory=list)
+    level: float | None = None
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=_LAST))
     norms: deque[float] = field(default_factory=lambda: deque(maxlen=50))
     speeds: list[float] = field(default_factory=list)
@@ -208,9 +209,12 @@ class Watch:
         if len(self.first) < _FIRST:
             self.first.append(loss)
         self.recent.append(loss)
+        if len(self.recent) >= 5:
+            level = median(list(self.recent)[-5:])
+            self.level = level if self.level is None else min(self.level, level)
         found = [
             loss_is_zero(self.recent, self.stage),
-            loss_explodes(self.first, self.recent, self.stage),
+            loss_explodes(self.level, self.recent, self.stage),
             gradient_explodes(self.norms, norm, self.max_grad_norm),
             loss_stands_still(
                 self.first, self.recent, self.steps, int(event.get("total_steps") or 0), self.stage
@@ -238,16 +242,20 @@ def loss_is_zero(recent: deque[float], stage: str) -> Finding | None:
     return Finding("loss_zero", {"loss": last[-1]}, "stop")
 
 
-def loss_explodes(first: list[float], recent: deque[float], stage: str) -> Finding | None:
-    """The loss is far above where it began, for five steps and not in one bad batch."""
+def loss_explodes(level: float | None, recent: deque[float], stage: str) -> Finding | None:
+    """The loss is far above its best level, for five steps and not in one bad batch.
+
+    Args:
+        level: the lowest median of five steps in a row, so far.
+    """
     last = list(recent)[-5:]
-    if len(first) < _FIRST or len(recent) < 10 or stage not in ("pt", "sft"):
+    if level is None or len(last) < 5 or stage not in ("pt", "sft"):
         return None
-    start, now = median(first), min(last)
-    params = {"start": round(start, 4), "now": round(now, 4)}
-    if now > max(3 * start, start + 4.0):
+    now = min(last)
+    params = {"start": round(level, 4), "now": round(now, 4)}
+    if now > max(3 * level, level + 4.0):
         return Finding("loss_exploded", params, "stop")
-    if now > max(1.3 * start, start + 0.5):
+    if now > max(1.3 * level, level + 0.5):
         return Finding("loss_rises", params)
     return None
 

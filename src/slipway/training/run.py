@@ -41,6 +41,7 @@ from slipway.training.folder import (
     stop_flag,
     write_settings,
 )
+from slipway.training.observers import observed, title_of
 from slipway.training.spec import Resolved, TrainSpec
 
 # keys that change neither the plan nor, but for rounding, the weights
@@ -173,7 +174,7 @@ def _train(
         raise _other_run(run_dir, found[1].identity, identity)
     write_settings(run_dir, resolved)
     events = _run_events(run_dir, outer)
-    with _end_told(events, resolved, run_dir):
+    with _end_told(events, resolved, run_dir), observed(resolved, run_dir, events):
         trainer = _make_trainer(spec, base, run_dir, events, stop)
         if found:
             folder, progress = found
@@ -336,8 +337,7 @@ def _finish(
         lora.save_adapter(trainer.model, folder, base=base.name, settings=settings)
     recipe = spec.model_dump(exclude_none=True)
     write_text(run_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-    title = spec.label or f"{base.name} + {Path(spec.sources[0].path).name}"
-    draw_curve(run_dir / EVENTS, run_dir / CURVE, title=title)
+    draw_curve(run_dir / EVENTS, run_dir / CURVE, title=title_of(spec))
     manifest = write_manifest(
         run_dir,
         "run",
