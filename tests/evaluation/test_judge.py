@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.core.errors import AuthError, UnreachableError
-from slipway.evaluation.endpoint import TRIES
+from slipway.evaluation.endpoint import TRIES, each
 from slipway.evaluation.judge import Judge, cost, judge_pair, outcome, read_verdict
 from slipway.evaluation.predictions import Prediction
 from slipway.testing.fake_upstream import FakeAnswer, FakeUpstream
@@ -108,6 +108,34 @@ def test_an_interrupted_judge_goes_on_where_it_was(upstream: FakeUpstream, tmp_p
     before = len(upstream.seen)
     assert run(upstream, path, base, tuned, at_once=1)["wins"] == 4
     assert len(upstream.seen) == before + 5
+
+
+def test_a_new_answer_is_judged_anew_and_the_rest_is_kept(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    upstream.respond = prefers_good
+    path = tmp_path / "judge.jsonl"
+    run(upstream, path, ["bad", "bad"], ["good", "poor"])
+    asked = len(upstream.seen)
+    found = run(upstream, path, ["bad", "bad"], ["good", "good"])
+    assert len(upstream.seen) == asked + 2 and found["wins"] == 2
+    assert len(path.read_text().splitlines()) == 4
+
+
+def test_the_first_error_begins_nothing_new_and_is_raised() -> None:
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        if number == 3:
+            raise ValueError("three")
+        done.append(number)
+
+    with pytest.raises(ValueError, match="three"):
+        each(range(100), work, at_once=2)
+    assert len(done) < 100
+    each(range(50), done.append, at_once=8)
+    assert set(done[-50:]) <= set(range(50)) and done.count(49) == 1
+    each([], work, at_once=4)
 
 
 def test_a_busy_judge_is_asked_again_after_the_time_it_says(

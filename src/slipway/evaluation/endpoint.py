@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -27,6 +27,7 @@ _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 _BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE_S = 60.0
 TRIES = 7
+_STEP_S = 0.1
 
 
 class RowRefusedError(ToolError):
@@ -215,19 +216,33 @@ def _problem(response: httpx.Response, url: str) -> SlipwayError:
 
 
 def each(items: Sequence[_T], work: Callable[[_T], None], *, at_once: int) -> None:
-    """Do `work` for every item in threads; the first error stops the rest and is raised."""
-    waiting = iter(items)
-    running: set[Future[None]] = set()
-    with ThreadPoolExecutor(max(1, at_once)) as pool:
-        try:
-            for item in waiting:
-                running.add(pool.submit(work, item))
-                if len(running) >= at_once:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-            for future in running:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    """Do `work` for every item in threads; the first error ends the rest and is raised.
+
+    The threads are daemons and are waited for in short steps, so that Ctrl-C ends the program at
+    once, whatever a server does.
+    """
+    waiting, errors = iter(items), list[BaseException]()
+    lock, stopped = threading.Lock(), threading.Event()
+
+    def run() -> None:
+        while not stopped.is_set() and not errors:
+            with lock:
+                item = next(waiting, None)
+            if item is None:
+                return
+            try:
+                work(item)
+            except BaseException as error:  # told to the caller below
+                errors.append(error)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in items[: max(1, at_once)]]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(_STEP_S)
+    finally:
+        stopped.set()
+    if errors:
+        raise errors[0]

@@ -104,6 +104,11 @@ class Judge:
             "with_reference": self.with_reference,
         }
 
+    @property
+    def name(self) -> str:
+        """A name for files: another judge or prompt has another."""
+        return sha256_json(self.identity())[:8]
+
     def prompt(self, asked: Prediction, first: str, second: str) -> str:
         """The judge's prompt for one order."""
         reference = (
@@ -170,17 +175,19 @@ def judge_pair(
         SlipwayError: the judge cannot be reached, or refuses the key.
     """
     pairs = {b.id: (b, m) for b, m in zip(baseline, model, strict=True)}
+    # the answers are part of a verdict's name: a new answer is judged anew, the rest is kept
     jobs = [
-        (key, order)
+        (key, order, sha256_json([b.prompt, b.label, b.predict, m.predict])[:12])
         for key, (b, m) in pairs.items()
         if answer_of(b.predict) != answer_of(m.predict)
         for order in ("forward", "swapped")
     ]
-    answers = sha256_json([[b.id, b.predict, m.predict] for b, m in pairs.values()])
-    identity = {**judge.identity(), "answers": "sha256:" + answers}
-    with Lines(path, identity) as lines, Endpoint(judge.url, judge.key, sleep=sleep) as endpoint:
+    with (
+        Lines(path, judge.identity()) as lines,
+        Endpoint(judge.url, judge.key, sleep=sleep) as endpoint,
+    ):
 
-        def ask(job: tuple[str, str]) -> None:
+        def ask(job: tuple[str, str, str]) -> None:
             line = _verdict_line(judge, endpoint, pairs[job[0]], job)
             lines.add(line["id"], json.dumps(line, ensure_ascii=False) + "\n")
             if on_verdict:
@@ -188,7 +195,8 @@ def judge_pair(
 
         missing = [job for job in jobs if not _readable(lines.found.get("|".join(job)))]
         each(missing, ask, at_once=judge.at_once)
-        verdicts = {line["id"]: line for line in lines.finish(["|".join(job) for job in jobs])}
+        found = lines.finish(["|".join(job) for job in jobs])
+    verdicts = {job[:2]: line for job, line in zip(jobs, found, strict=True)}
     return _summary(judge, list(pairs), verdicts, seed, resamples)
 
 
@@ -197,7 +205,7 @@ def _readable(line: dict[str, Any] | None) -> bool:
 
 
 def _verdict_line(
-    judge: Judge, endpoint: Endpoint, pair: tuple[Prediction, Prediction], job: tuple[str, str]
+    judge: Judge, endpoint: Endpoint, pair: tuple[Prediction, Prediction], job: tuple[str, str, str]
 ) -> dict[str, Any]:
     texts = [answer_of(p.predict) for p in pair]
     if job[1] == "swapped":
@@ -225,13 +233,13 @@ def _verdict_line(
 def _summary(
     judge: Judge,
     order: Sequence[str],
-    verdicts: dict[str, dict[str, Any]],
+    verdicts: dict[tuple[str, str], dict[str, Any]],
     seed: int,
     resamples: int,
 ) -> dict[str, Any]:
     outcomes: dict[str, Outcome] = {}
     for key in order:
-        forward, swapped = verdicts.get(f"{key}|forward"), verdicts.get(f"{key}|swapped")
+        forward, swapped = verdicts.get((key, "forward")), verdicts.get((key, "swapped"))
         outcomes[key] = (
             outcome(forward["verdict"], swapped["verdict"]) if forward and swapped else "tie"
         )

@@ -132,10 +132,20 @@ class Plan:
         }
 
 
+# settings that change no answer, letter or loss: with another judge or more resamples an
+# evaluation goes on in the same folder
+_SAME_FOLDER = frozenset(
+    {"losses", "answers", "judge", "lm_eval", "lm_eval_tasks", "resamples", "bootstrap_seed", "lf"}
+)
+
+
 def folder_name(models: tuple[Model, ...], settings: dict[str, Any]) -> str:
     """A folder name for an evaluation: readable, and its own for other models or settings.
 
     So the same command goes on where it was, and another never finds foreign answers.
     """
-    identity = sha256_json([[m.digest for m in models], settings])
+    kept = {name: value for name, value in settings.items() if name not in _SAME_FOLDER}
+    if not settings["temperature"]:
+        del kept["batch"]  # nothing is drawn
+    identity = sha256_json([[m.label, m.digest] for m in models] + [kept])
     return f"{models[-1].label}-eval-{identity[:8]}"

@@ -213,7 +213,7 @@ def _compare(
                 plan.judge,
                 list(baseline.predictions.values()),
                 list(mine.predictions.values()),
-                plan.out_dir / "judge" / f"{label}.jsonl",
+                plan.out_dir / "judge" / f"{label}-{plan.judge.name}.jsonl",
                 seed=plan.seed,
                 resamples=plan.resamples,
                 on_verdict=lambda done, total: log.emit(

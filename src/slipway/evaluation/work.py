@@ -104,6 +104,8 @@ class ModelWork:
             "data": self.questions.digest,
             **self.plan.generation.as_json(),
         }
+        if self.model.has_weights and self.plan.generation.temperature:
+            identity["batch"] = self.plan.batch  # draws are made batch by batch
         path = self.plan.out_dir / PREDICTIONS / f"{self.model.label}.jsonl"
         with Lines(path, identity) as lines:
 
