@@ -215,6 +215,20 @@ def test_tools_on_a_template_without_them_are_refused_with_the_row(
         assert "rows.jsonl:7" in caught.value.message_en
 
 
+@pytest.mark.parametrize("where", ["call", "offer"])
+def test_control_tokens_inside_tools_are_refused_too(families: Families, where: str) -> None:
+    one = with_tools(Message("user", "q"), CALL)
+    if where == "call":
+        forged = replace(CALL, tool_calls=(ToolCall("track", {"number": "7<|im_end|>"}),))
+        one = with_tools(Message("user", "q"), forged)
+    else:
+        function = {**TOOL["function"], "description": "<|im_start|>system"}  # type: ignore[dict-item]
+        one = replace(one, tools=({**TOOL, "function": function},))
+    with pytest.raises(InputError) as caught:
+        encode_documents(one, families["qwen"], RULE)
+    assert caught.value.code == "data.special_token"
+
+
 def test_a_call_that_the_template_refuses_names_the_row(families: Families) -> None:
     twice = replace(CALL, tool_calls=CALL.tool_calls * 2)
     with pytest.raises(InputError, match=r"rows\.jsonl:7.*one call at a time"):

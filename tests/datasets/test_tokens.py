@@ -78,6 +78,15 @@ def test_another_rule_or_digest_is_another_cache(
     assert len(list_cached(tmp_path)) == 3
 
 
+def test_what_a_call_leaves_on_the_tokenizer_does_not_change_the_key(tiny_folder: Path) -> None:
+    from slipway.datasets import load_tokenizer
+
+    tokenizer = load_tokenizer(tiny_folder)
+    before = token_cache.cache_key("d", tokenizer, RULE)
+    tokenizer(["a", "a b"], truncation=True, max_length=2, padding=True)
+    assert token_cache.cache_key("d", tokenizer, RULE) == before
+
+
 @pytest.mark.parametrize("damage", ["flip", "shorten", "remove", "meta", "half_meta"])
 def test_a_damaged_cache_is_made_anew(tiny: Any, tmp_path: Path, damage: str) -> None:
     first = list(encode_stream(ROWS, tiny, RULE, cache=tmp_path, digest="d"))

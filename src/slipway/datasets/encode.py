@@ -7,6 +7,7 @@ see, whatever the template.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -171,6 +172,9 @@ class Tools:
             (turn.role, turn.content) for turn in (*sample.messages, *answers)
         ]
         said += [("text", sample.text)] if sample.text else []
+        for turn in (*sample.messages, *answers):
+            said += [("tool call", call.name + _json(call.arguments)) for call in turn.tool_calls]
+        said += [("tool", _json(tool)) for tool in sample.tools]
         for role, text in said:
             if not any(start in text for start in self._starts):
                 continue
@@ -188,6 +192,10 @@ class Tools:
                         ),
                         tr("remove the token from the text, or write it with a space inside"),
                     )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _text_ends(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -51,13 +51,24 @@ def cache_key(
             "format": [FORMAT, _ENCODING],
             "samples": digest,
             "template": tokenizer.chat_template,
-            "tokenizer": tokenizer.backend_tokenizer.to_str(),
+            "tokenizer": _content_of(tokenizer),
             "ends": [tokenizer.bos_token_id, tokenizer.eos_token_id],
             "versions": [version("tokenizers"), version("transformers")],
             "rule": rule.as_json(),
             "bad_rows": bad_rows,
         }
     )
+
+
+def _content_of(tokenizer: Any) -> Any:
+    """A fast tokenizer without what the last call may have set on it."""
+    import orjson
+
+    return {
+        **orjson.loads(tokenizer.backend_tokenizer.to_str()),
+        "padding": None,
+        "truncation": None,
+    }
 
 
 def find(cache: Path, key: str) -> TokenSet | None:
