@@ -27,7 +27,7 @@ from slipway.datasets.templates import (
 )
 from slipway.datasets.token_cache import CachedTokens, list_cached, remove_cached
 from slipway.datasets.tokenizer import load_tokenizer
-from slipway.datasets.tokens import NamedRows, TokenSet
+from slipway.datasets.tokens import NamedRows, TokenSet, lengths_of
 
 __all__ = [
     "CachedTokens",
@@ -59,6 +59,7 @@ __all__ = [
     "encode_sample",
     "encode_stream",
     "find_template",
+    "lengths_of",
     "list_cached",
     "load_dataset",
     "load_tokenizer",

@@ -219,6 +219,13 @@ class TokenSet(Sequence[Encoded]):
         return index if self._order is None else int(self._order[index])
 
 
+def lengths_of(rows: Sequence[Encoded]) -> list[int]:
+    """Tokens of each row, without reading a row where that is known."""
+    if isinstance(rows, TokenSet):
+        return [int(length) for length in rows.lengths]
+    return [len(row.input_ids) for row in rows]
+
+
 def empty_meta(kind: SampleKind, cutoff_len: int) -> dict[str, Any]:
     """What `meta.json` says of a set to which nothing happened."""
     nobody = NamedRows().as_json()

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.core.errors import InputError, NotFoundError
+from slipway.core.errors import InputError
 from slipway.core.i18n import tr
-from slipway.core.paths import Home
-from slipway.training.spec import Resolved, TrainSpec
+from slipway.training.spec import Resolved
+from slipway.training.token_sets import load_tokenizer_of, token_sets
 
 if TYPE_CHECKING:
     from slipway.datasets import TokenSet
@@ -121,14 +121,13 @@ def dry_run(resolved: Resolved) -> DryRun:
     import psutil
 
     started = time.perf_counter()
-    from slipway.datasets import load_tokenizer
     from slipway.training.estimate.make import estimate
     from slipway.training.estimate.work import plan_work
     from slipway.training.model import pick_device
 
     spec, base = resolved.spec, Path(resolved.spec.model)
-    tokenizer = load_tokenizer(base)
-    rows, heldout = read_rows(spec, tokenizer)
+    tokenizer = load_tokenizer_of(spec, base)
+    rows, heldout = token_sets(spec, tokenizer)
     data = report(rows, heldout, tokenizer, spec.cutoff_len)
     if not data.label_tokens:
         raise InputError(
@@ -158,36 +157,6 @@ def _available(device: Any, process: int) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return available_memory_bytes() + process
-
-
-def read_rows(spec: TrainSpec, tokenizer: Any) -> tuple[TokenSet, TokenSet | None]:
-    """The training and held-out documents of a recipe."""
-    from slipway.datasets import EncodeRule, dataset_digest, encode_stream, load_dataset
-
-    rule = EncodeRule(
-        spec.cutoff_len,
-        spec.train_on_prompt,
-        spec.mask_history,
-        spec.thinking,
-        spec.system,
-        pt=spec.stage == "pt",
-    )
-    cache = Home.current().cache / "tokens"
-
-    def encode(path: Path, split: Any) -> TokenSet:
-        digest = f"{dataset_digest(path)}:{split}"
-        samples = load_dataset(path, split)
-        return encode_stream(
-            samples, tokenizer, rule, cache=cache, digest=digest, bad_rows=spec.bad_rows
-        )
-
-    train = encode(Path(spec.sources[0].path), "train")
-    if spec.eval_sources:
-        return train, encode(Path(spec.eval_sources[0].path), "train")
-    try:
-        return train, encode(Path(spec.sources[0].path), "heldout")
-    except NotFoundError:
-        return train, None
 
 
 def report(rows: TokenSet, heldout: TokenSet | None, tokenizer: Any, cutoff: int) -> DataReport:

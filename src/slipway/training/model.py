@@ -12,7 +12,7 @@ from slipway.core.errors import InputError, NotFoundError, ProofError, SlipwayEr
 from slipway.core.hardware import probe
 from slipway.core.i18n import tr
 from slipway.core.manifest import describe_files, files_digest, read_manifest
-from slipway.datasets import Encoded
+from slipway.datasets import Encoded, lengths_of
 from slipway.training import attention
 from slipway.training.batch import batches, losses
 from slipway.training.memory import bound_kernel_caches
@@ -115,8 +115,9 @@ def prove_loss(model: Any, rows: Sequence[Encoded], device: torch.device) -> flo
     Raises:
         ProofError: they differ by more than rounding.
     """
-    by_length = sorted(rows, key=lambda row: len(row.input_ids))
-    pair = by_length[:1] + by_length[1:][-1:]
+    lengths = lengths_of(rows)
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    pair = [rows[number] for number in dict.fromkeys((by_length[0], by_length[-1]))]
     with torch.inference_mode():
         ours = [losses(model, b) for _, b in batches(pair, 1 << 30, device)]
         model.set_attn_implementation("eager")

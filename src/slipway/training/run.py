@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -43,6 +43,11 @@ from slipway.training.folder import (
 )
 from slipway.training.observers import observed, title_of
 from slipway.training.spec import Resolved, TrainSpec
+
+if TYPE_CHECKING:
+    from slipway.datasets import Encoded
+
+_TELL_EVERY_S = 5.0
 
 # keys that change neither the plan nor, but for rounding, the weights
 _NEUTRAL = frozenset(
@@ -254,15 +259,15 @@ def _make_trainer(
 ) -> Any:
     import torch
 
-    from slipway.datasets import load_tokenizer
     from slipway.training import lora
     from slipway.training.model import load_base, pick_device, pick_dtype, prove_loss, set_threads
+    from slipway.training.token_sets import load_tokenizer_of
     from slipway.training.trainer import Trainer
 
     set_threads(spec.threads)
     device = pick_device()
     dtype = pick_dtype(spec.dtype, device)
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer_of(spec, base)
     rows, heldout = _encode(spec, tokenizer, events)
     model = load_base(base, dtype, device)
     difference = prove_loss(model, rows, device)
@@ -286,17 +291,37 @@ def _make_trainer(
     return Trainer(spec, model, rows, heldout, run_dir=run_dir, events=events, stop=stop)
 
 
-def _encode(spec: TrainSpec, tokenizer: Any, events: EventLog) -> tuple[list[Any], list[Any]]:
-    from slipway.datasets import encode_all, load_dataset
+def _encode(
+    spec: TrainSpec, tokenizer: Any, events: EventLog
+) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
+    from slipway.training.token_sets import token_sets
 
-    train_set = encode_all(load_dataset(Path(spec.sources[0].path)), tokenizer, spec.cutoff_len)
+    told_at = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at > _TELL_EVERY_S:
+            told_at = time.monotonic()
+            events.emit("log", message=f"{done:,} rows encoded", rows=done)
+
+    train_set, heldout = token_sets(spec, tokenizer, tell)
     for row in train_set.truncated:
         events.emit(
             "log", message=f"{row.file}:{row.line}: cut from {row.tokens} tokens", row=row.id
         )
     for row in train_set.dropped:
         events.emit("log", message=f"{row.file}:{row.line}: dropped, no label left", row=row.id)
-    if not train_set.learned:
+    for reason in train_set.reasons:
+        events.emit("log", message=f"left out: {reason}")
+    events.emit(
+        "log",
+        message=f"{len(train_set):,} documents, {train_set.truncated.count:,} rows cut, "
+        f"{train_set.dropped.count:,} dropped, {train_set.refused:,} left out",
+        truncated=train_set.truncated.count,
+        dropped=train_set.dropped.count,
+        refused=train_set.refused,
+    )
+    if not train_set.learned.sum():
         raise InputError(
             "train.no_label",
             tr(
@@ -309,15 +334,9 @@ def _encode(spec: TrainSpec, tokenizer: Any, events: EventLog) -> tuple[list[Any
                 path=spec.sources[0].path,
             ),
         )
-    if spec.eval_data:
-        samples = load_dataset(Path(spec.eval_sources[0].path))
-    else:
-        try:
-            samples = load_dataset(Path(spec.sources[0].path), "heldout")
-        except NotFoundError:
-            events.emit("log", message="no heldout split: eval loss is not measured")
-            return train_set.rows, []
-    return train_set.rows, encode_all(samples, tokenizer, spec.cutoff_len).rows
+    if heldout is None:
+        events.emit("log", message="no heldout split: eval loss is not measured")
+    return train_set, heldout if heldout is not None else []
 
 
 def _finish(

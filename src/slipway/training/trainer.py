@@ -17,7 +17,7 @@ import torch
 from slipway.core.errors import ProofError
 from slipway.core.events import EventLog
 from slipway.core.i18n import tr
-from slipway.datasets import Encoded
+from slipway.datasets import Encoded, lengths_of
 from slipway.training import checkpoint
 from slipway.training.batch import batches, losses
 from slipway.training.checkpoint import Progress
@@ -71,7 +71,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
         )
-        self.lengths = [len(row.input_ids) for row in rows]
+        self.lengths = lengths_of(rows)
 
     def rows_from(self, step: int) -> Iterator[tuple[int, list[int]]]:
         """(epoch, row numbers) of each step after `step`."""
