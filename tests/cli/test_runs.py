@@ -116,3 +116,17 @@ def test_what_a_state_does_not_allow_is_refused_with_the_states_that_do(
     assert "queued, running" in capsys.readouterr().err
     assert main(["runs", "resume", "a"]) == 1
     assert "stopped" in capsys.readouterr().err
+
+
+def test_a_run_that_vanished_with_the_memory_full_is_said_to_be_killed_for_it(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slipway.core import hardware
+
+    monkeypatch.setattr(hardware, "_memory_bytes", lambda: 1_100_000_000)
+    make_run(home, "a")
+    assert main(["runs", "show", "a"]) == 0
+    assert "its process vanished with 1.0 of 1.1 GB" in capsys.readouterr().out
+    make_run(home, "b", end="interrupted")
+    assert main(["runs", "show", "b"]) == 0
+    assert "its process" not in capsys.readouterr().out

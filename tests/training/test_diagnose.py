@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
 import random
+import re
 import shutil
+import subprocess
+import sys
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -19,11 +23,13 @@ from slipway.training import LoraSpec, TrainSpec, checkpoint, train
 from slipway.training.diagnose import (
     Finding,
     Watch,
+    asked_bytes,
     check_memory,
     check_rate,
     check_trainable,
     check_truncation,
     loss_is_zero,
+    out_of_memory,
     rate_range,
     smaller_pack,
     was_killed_for_memory,
@@ -182,7 +188,65 @@ def test_a_trainer_that_leaves_nothing_to_train_is_stopped(
         train(spec_of(base, data, max_steps=2), run_dir=tmp_path, events=EventLog(None))
 
 
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+from slipway.core.errors import SlipwayError
+from slipway.core.events import EventLog
+from slipway.training import TrainSpec, train
+import slipway.training.trainer, torch, psutil
+def limit(event):
+    if event["type"] == "log" and "total_steps" in event:  # loaded and measured
+        room = psutil.Process().memory_info().vms + 30_000_000
+        resource.setrlimit(resource.RLIMIT_AS, (room, room))
+try:
+    train(TrainSpec.model_validate_json(sys.argv[1]), run_dir=Path(sys.argv[2]),
+          events=EventLog(None, limit))
+except SlipwayError as error:
+    print(json.dumps(error.as_json()))
+"""
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_for_real_is_told_with_what_to_change(
+    base: Path, tmp_path: Path
+) -> None:
+    from tests.training.conftest import write_rows
+
+    write_rows(tmp_path / "d" / "train.jsonl", range(400))
+    spec = spec_of(base, tmp_path / "d", batch_tokens=30_000, pack_tokens=30_000, max_steps=3)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, spec.model_dump_json(), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    error = json.loads(done.stdout)
+    assert error["code"] == "train.out_of_memory"
+    assert "GB more were asked for" in error["message"]
+    better = int(re.findall(r"pack_tokens=(\d+)", error["hint"])[0])
+    assert 64 <= better <= 15_000
+    (*_, last) = read_events(tmp_path / "run" / "events.jsonl", "state")
+    assert (last["state"], last["code"]) == ("failed", "train.out_of_memory")
+
+
 # of values
+
+
+def test_what_an_allocator_asked_for_is_read_from_its_message() -> None:
+    cuda = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 24 GiB"
+    assert asked_bytes(cuda) == 2.5 * 2**30
+    cpu = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 12288000 bytes."
+    assert asked_bytes(cpu) == 12_288_000
+    assert asked_bytes("std::bad_alloc") is None
+
+
+def test_advice_for_memory_depends_on_what_takes_it() -> None:
+    sizes = {"used": 9 * 10**9, "limit": 10**10, "pack_tokens": 4096, "checkpointing": False}
+    asks = "tried to allocate 2000000000 bytes"
+    error = out_of_memory(asks, fixed=10**9, **sizes)
+    assert "pack_tokens=2048" in error.hint_en and "checkpointing" in error.hint_en
+    assert "quant.bits=4" in out_of_memory(asks, fixed=9 * 10**9, **sizes).hint_en
 
 
 def test_every_pair_of_stage_and_method_has_a_range_or_none_on_purpose() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slipway.core.i18n import Text, tr
 from slipway.jobs.states import RunState
+
+if TYPE_CHECKING:
+    from slipway.jobs import Run
 
 _STATES: dict[RunState, Text] = {
     "queued": tr("queued"),
@@ -44,6 +47,18 @@ def ago(at: float | None, now: float) -> str:
     if seconds >= 60:
         return str(tr("{minutes} min ago", minutes=int(seconds // 60)))
     return str(tr("{seconds} s ago", seconds=int(seconds)))
+
+
+def findings_of(run: Run) -> list[dict[str, Any]]:
+    """What the diagnosis said of a run, and what can be said of one that vanished."""
+    from slipway.core.hardware import probe
+    from slipway.training.diagnose import was_killed_for_memory
+
+    found = list(run.summary.findings.values())
+    if run.state == "interrupted" and run.summary.state in ("started", "resumed"):
+        killed = was_killed_for_memory(run.summary.memory_bytes, probe().memory_bytes)
+        found += [killed.as_event()] if killed else []
+    return found
 
 
 def finding_lines(findings: Iterable[dict[str, Any]]) -> list[str]:

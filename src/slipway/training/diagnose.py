@@ -7,13 +7,14 @@ A finding is told as an event of type `diagnosis`, and ends the run when it cann
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal
 
-from slipway.core.errors import ProofError
-from slipway.core.i18n import Text
+from slipway.core.errors import ProofError, ResourceError
+from slipway.core.i18n import Text, tr
 from slipway.training.diagnose_words import words
 
 Severity = Literal["warning", "stop"]
@@ -156,6 +157,53 @@ def smaller_pack(pack_tokens: int, used: int, wanted: int, fixed: int) -> int:
     variable = max(1, used - fixed)
     scaled = pack_tokens * max(0, wanted - fixed) / variable
     return max(64, int(min(scaled, pack_tokens / 2)) // 64 * 64)
+
+
+def asked_bytes(message: str) -> int | None:
+    """The bytes that an allocator could not give, by its message; None when it does not say."""
+    found = _ASKED.search(message)
+    if not found:
+        return None
+    return int(float(found[1]) * _UNITS[found[2].lower()])
+
+
+_ASKED = re.compile(r"ried to allocate ([\d.]+) (bytes|[KMGT]iB)", re.IGNORECASE)
+_UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def out_of_memory(
+    message: str, *, used: int, limit: int, fixed: int, pack_tokens: int, checkpointing: bool
+) -> ResourceError:
+    """The error of a step that did not fit, with what to change and by how much.
+
+    Args:
+        message: the allocator's.
+        used: bytes in use when it happened.
+        limit: bytes there are.
+        fixed: bytes in use before the first step: weights and what else does not shrink.
+        checkpointing: whether activations are computed twice already.
+    """
+    asked = asked_bytes(message) or 0
+    numbers = {"used": used / 1e9, "asked": asked / 1e9, "limit": limit / 1e9, "n": pack_tokens}
+    words = tr(
+        "there is not enough memory for {n} tokens at once: {used:.2f} GB are in use and "
+        "{asked:.2f} GB more were asked for, of {limit:.2f} GB",
+        **numbers,
+    )
+    if fixed > 0.85 * limit or pack_tokens <= 64:
+        hint = tr(
+            "the model alone takes {fixed:.2f} GB: set quant.bits=4 with method: lora, or take a "
+            "smaller model; `slipway fit` says what fits",
+            fixed=fixed / 1e9,
+        )
+        return ResourceError("train.out_of_memory", words, hint)
+    better = smaller_pack(pack_tokens, used + asked, round(0.9 * limit), fixed)
+    hint = (
+        tr("run it again with `pack_tokens={n}`", n=better)
+        if checkpointing
+        else tr("run it again with `pack_tokens={n}`, or with `checkpointing=on`", n=better)
+    )
+    return ResourceError("train.out_of_memory", words, hint)
 
 
 def was_killed_for_memory(used: int | None, total: int) -> Finding | None:

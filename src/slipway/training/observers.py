@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from slipway.core.errors import SlipwayError
+from slipway.core.errors import ResourceError, SlipwayError
 from slipway.core.events import EventLog, read_events
 from slipway.core.hardware import probe
 from slipway.training.curve import draw_curve
@@ -20,6 +20,7 @@ from slipway.training.diagnose import (
     check_memory,
     check_rate,
     check_trainable,
+    out_of_memory,
 )
 from slipway.training.folder import CURVE, EVENTS
 from slipway.training.report_to import open_sinks
@@ -33,7 +34,7 @@ def observed(resolved: Resolved, run_dir: Path, events: EventLog) -> Iterator[No
     """Let diagnosis, picture and sinks listen to a run's events while the block runs.
 
     Raises:
-        ResourceError: a package that `report_to` needs is not installed.
+        ResourceError: a package that `report_to` needs is not installed, or memory ran out.
         ProofError: the diagnosis ends the run.
     """
     spec = resolved.spec
@@ -44,7 +45,14 @@ def observed(resolved: Resolved, run_dir: Path, events: EventLog) -> Iterator[No
         events.subscribe(diagnosis.listen)
         events.subscribe(live_picture(run_dir, title_of(spec)))
         diagnosis.look_at_recipe()
-        yield
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            from slipway.training.memory import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            raise diagnosis.out_of_memory(str(error)) from error
 
 
 def title_of(spec: TrainSpec) -> str:
@@ -60,8 +68,9 @@ class Diagnosis:
         self._watch = Watch(stage=spec.stage, max_grad_norm=spec.max_grad_norm)
         for event in read_events(run_dir / EVENTS):  # of the parts before a resume
             self._watch.observe(event)
-        self._total = memory_limit("cpu")
-        self._fixed = 0
+        self._device = "cpu"
+        self._total = memory_limit(self._device)
+        self._fixed = self._used = 0  # bytes
 
     def look_at_recipe(self) -> None:
         """What can be known before anything is loaded."""
@@ -84,7 +93,8 @@ class Diagnosis:
         if event["type"] == "log" and "trained_weights" in event:
             # loaded, and nothing computed yet
             self._fixed = int(psutil.Process().memory_info().rss)
-            self._total = memory_limit(str(event.get("device", "cpu")))
+            self._device = str(event.get("device", "cpu"))
+            self._total = memory_limit(self._device)
             self._tell(check_trainable(int(event["trained_weights"]), method=self._spec.method))
         for finding in self._watch.observe(event):
             self._tell(finding, known=True)
@@ -93,15 +103,28 @@ class Diagnosis:
             and event.get("memory_bytes")
             and event.get("device") != "cuda"
         ):
-            spec = self._spec
+            spec, self._used = self._spec, int(event["memory_bytes"])
             self._tell(
                 check_memory(
-                    int(event["memory_bytes"]),
+                    self._used,
                     self._total,
                     pack_tokens=min(spec.pack_tokens, spec.batch_tokens),
                     fixed=self._fixed,
                 )
             )
+
+    def out_of_memory(self, message: str) -> ResourceError:
+        """The error for an allocator that has nothing left; `message` is its own."""
+        spec = self._spec
+        used = int(psutil.Process().memory_info().rss) if self._device == "cpu" else self._used
+        return out_of_memory(
+            message,
+            used=max(used, self._fixed),
+            limit=self._total,
+            fixed=self._fixed,
+            pack_tokens=min(spec.pack_tokens, spec.batch_tokens),
+            checkpointing=spec.checkpointing == "on",
+        )
 
     def _tell(self, finding: Finding | None, *, known: bool = False) -> None:
         if finding is None or (not known and finding.code in self._watch.told):
@@ -115,6 +138,12 @@ class Diagnosis:
 def memory_limit(device: str) -> int:
     """Bytes a process may use on a device: of the machine or container, or of the first GPU."""
     hardware = probe()
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            return min(soft, hardware.memory_bytes)
     if device.startswith("cuda") and hardware.accelerators:
         return hardware.accelerators[0].memory_bytes
     return hardware.memory_bytes

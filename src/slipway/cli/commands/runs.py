@@ -12,7 +12,7 @@ from slipway.cli.commands.runs_change import note, remove, resume, stop, tag
 from slipway.cli.commands.runs_compare import compare_runs
 from slipway.cli.commands.runs_logs import logs
 from slipway.cli.commands.runs_queue import queue
-from slipway.cli.run_text import ago, finding_lines, number, state_text
+from slipway.cli.run_text import ago, finding_lines, findings_of, number, state_text
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.jobs.states import RunState
@@ -140,7 +140,7 @@ def show(name: str, everything: bool, as_json: bool) -> None:
         found = details(index, run)
         problems = index.problems
     if as_json:
-        output.print_json({**brief(run), **found.as_json()})
+        output.print_json({**brief(run), **found.as_json(), "findings": findings_of(run)})
         return
     for problem in problems:
         output.note(problem)
@@ -182,7 +182,7 @@ def _print_facts(run: Run, found: Any) -> None:
         print(f"  {tr('error')}: {it.error['message']} ({it.error['code']})")
         if it.error["hint"]:
             print(f"  {tr('hint')}: {it.error['hint']}")
-    for line in finding_lines(it.findings.values()):
+    for line in finding_lines(findings_of(run)):
         print(f"  ! {line}")
     for sample in found.samples:
         print(f"  {tr('sample at step {step}', step=sample.get('step'))}: {sample.get('prompt')}")

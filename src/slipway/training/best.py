@@ -1,0 +1,77 @@
+"""Which eval was the best so far, when to stop for lack of a better one, and the state it had."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slipway.core.errors import InputError
+from slipway.core.files import new_folder, write_bytes, write_json
+from slipway.core.i18n import tr
+
+BEST = "best"
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The evals of a run so far, as far as they decide anything.
+
+    Attributes:
+        loss, step: of the lowest eval loss; the base's, before the first step, does not count.
+        since: evals since then.
+    """
+
+    loss: float | None = None
+    step: int = 0
+    since: int = 0
+
+    def after(self, step: int, loss: float) -> Best:
+        """With one more eval; an equal loss is no better one, and one that is no number is none."""
+        if loss == loss and (self.loss is None or loss < self.loss):
+            return Best(loss, step, 0)
+        return Best(self.loss, self.step, self.since + 1)
+
+    def is_over(self, patience: int | None) -> bool:
+        """Whether early stopping ends the run: so many evals in a row brought nothing lower."""
+        return patience is not None and self.since >= patience
+
+
+def save_best(run_dir: Path, step: int, state: dict[str, Any]) -> None:
+    """Keep the trained tensors of a step in the run folder, in place of those kept before.
+
+    Raises:
+        ResourceError: the disk is full; those kept before are untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with new_folder(run_dir / BEST) as folder:
+        write_bytes(folder / "state.pt", buffer.getvalue())
+        write_json(folder / "best.json", {"step": step})
+
+
+def load_best(run_dir: Path) -> dict[str, Any]:
+    """The tensors that `save_best` kept.
+
+    Raises:
+        InputError: they are gone or damaged.
+    """
+    path = run_dir / BEST / "state.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise InputError(
+            "run.bad_checkpoint",
+            tr("the checkpoint {path} cannot be read: {reason}", path=str(path), reason=str(error)),
+            tr("train without `keep_best`, or anew with `--fresh`"),
+        ) from error
+    return dict(state)
+
+
+def remove_best(run_dir: Path) -> None:
+    """Remove the kept tensors, after the artefact has them."""
+    shutil.rmtree(run_dir / BEST, ignore_errors=True)
