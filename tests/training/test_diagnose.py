@@ -188,6 +188,20 @@ def test_a_trainer_that_leaves_nothing_to_train_is_stopped(
         train(spec_of(base, data, max_steps=2), run_dir=tmp_path, events=EventLog(None))
 
 
+def test_rows_that_are_all_cut_are_told_with_the_length_they_need(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    spec = spec_of(base, data, cutoff_len=60, max_steps=2)
+    train(spec, run_dir=tmp_path, events=EventLog(None))
+    assert findings(tmp_path) == ["all_truncated"]
+    (event,) = read_events(tmp_path / "events.jsonl", "diagnosis")
+    longest = event["params"]["longest"]
+    assert f"cutoff_len={longest}" in event["hint"]
+    again = spec_of(base, data, cutoff_len=longest, max_steps=2)
+    train(again, run_dir=tmp_path / "again", events=EventLog(None))
+    assert findings(tmp_path / "again") == []
+
+
 LIMITED = """
 import json, resource, sys
 from pathlib import Path

@@ -20,6 +20,7 @@ from slipway.training.diagnose import (
     check_memory,
     check_rate,
     check_trainable,
+    check_truncation,
     out_of_memory,
 )
 from slipway.training.folder import CURVE, EVENTS
@@ -96,6 +97,15 @@ class Diagnosis:
             self._device = str(event.get("device", "cpu"))
             self._total = memory_limit(self._device)
             self._tell(check_trainable(int(event["trained_weights"]), method=self._spec.method))
+        if event["type"] == "log" and "truncated" in event:
+            self._tell(
+                check_truncation(
+                    int(event["truncated"]),
+                    int(event["documents"]),
+                    self._spec.cutoff_len,
+                    int(event["longest"]),
+                )
+            )
         for finding in self._watch.observe(event):
             self._tell(finding, known=True)
         if (

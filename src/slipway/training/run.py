@@ -317,7 +317,9 @@ def _encode(
         "log",
         message=f"{len(train_set):,} documents, {train_set.truncated.count:,} rows cut, "
         f"{train_set.dropped.count:,} dropped, {train_set.refused:,} left out",
+        documents=len(train_set),
         truncated=train_set.truncated.count,
+        longest=max((row.tokens for row in train_set.truncated), default=0),
         dropped=train_set.dropped.count,
         refused=train_set.refused,
     )
