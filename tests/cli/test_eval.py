@@ -105,6 +105,19 @@ def test_answers_of_other_settings_in_the_same_folder_need_fresh(
     assert main([*line, "--temperature", "0.5", "--fresh"]) == 0
 
 
+def test_the_key_of_the_models_is_not_sent_to_the_judge(
+    upstream: FakeUpstream, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_KEY", "secret-key")
+    with FakeUpstream(["judge"]) as elsewhere:
+        elsewhere.respond = upstream.respond
+        line = served(upstream, rows, "--model", "bad", "--model", "good", "--rows", "2")
+        judge = ["--judge", "judge", "--judge-endpoint", elsewhere.url]
+        assert main([*line, "--key-env", "MODEL_KEY", *judge]) == 0
+        assert elsewhere.seen and all("authorization" not in r.headers for r in elsewhere.seen)
+    assert upstream.seen[0].headers["authorization"] == "Bearer secret-key"
+
+
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [

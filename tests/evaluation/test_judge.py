@@ -181,6 +181,12 @@ def test_the_key_is_sent_but_stands_nowhere(upstream: FakeUpstream, tmp_path: Pa
     with pytest.raises(AuthError) as error:
         run(upstream, tmp_path / "other.jsonl", ["bad"], ["good"], key="wrong-key")
     assert "wrong-key" not in str(error.value)
+    said = b'{"error": {"message": "bad key: wrong-key"}}'
+    upstream.script(FakeAnswer(status=401, body=said))
+    upstream.api_key = None
+    with pytest.raises(AuthError, match="bad key") as repeated:
+        run(upstream, tmp_path / "third.jsonl", ["bad"], ["good"], key="wrong-key")
+    assert "wrong-key" not in str(repeated.value)
 
 
 def test_the_chinese_prompt_and_a_blind_judge(upstream: FakeUpstream, tmp_path: Path) -> None:

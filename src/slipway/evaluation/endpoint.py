@@ -65,7 +65,7 @@ class Endpoint:
         import httpx
 
         self.url = url.rstrip("/").removesuffix("/v1")
-        self._sleep = sleep
+        self._sleep, self._key = sleep, key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             # a proxy of the environment cannot reach this machine's own servers
@@ -114,7 +114,7 @@ class Endpoint:
             else:
                 if response.status_code == 200:
                     return _json(response)
-                problem = _problem(response, self.url)
+                problem = _problem(response, self.url, self._key)
                 if response.status_code not in _BUSY:
                     raise problem
                 pause = _retry_after(response)
@@ -196,12 +196,14 @@ def _why(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _problem(response: httpx.Response, url: str) -> SlipwayError:
+def _problem(response: httpx.Response, url: str, key: str) -> SlipwayError:
     try:
         error = response.json()["error"]
         said = str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError):
         said = response.text[:300].strip()
+    if key:  # some servers repeat it
+        said = said.replace(key, "***")
     status = response.status_code
     message = tr("{url} answers {status}: {said}", url=url, status=status, said=said or "-")
     if status in (401, 403):

@@ -24,6 +24,7 @@ from slipway.core.manifest import (
 from slipway.core.paths import Home
 from slipway.export.hf import parent_of
 from slipway.export.quantizer import require_gguf
+from slipway.training.spec.keys import as_sources
 
 Kind = Literal["folder", "adapter", "gguf", "endpoint"]
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -217,12 +218,16 @@ def _run(folder: Path, manifest: Manifest, home: Home, base: Path | None) -> Mod
 
 
 def _recipe_data(folder: Path) -> Path | None:
+    """The set that the run itself was evaluated on, when it is one folder or file that is there."""
     try:
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        named = recipe.get("eval_data") or recipe.get("data")
-    except (OSError, yaml.YAMLError, AttributeError):
+        sources = as_sources(recipe.get("eval_data") or recipe["data"])
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
         return None
-    return Path(named) if isinstance(named, str) and Path(named).exists() else None
+    if len(sources) != 1 or sources[0].info is not None:
+        return None
+    path = Path(sources[0].path)
+    return path if path.exists() else None
 
 
 def _adapter(folder: Path, home: Home, base: Path | None) -> Model:

@@ -155,7 +155,10 @@ def _judge(options: dict[str, Any], data: Path | None) -> Judge | None:
     url = options["judge_endpoint"] or options["endpoint"]
     if not url:
         raise UsageError("cli.usage", tr("`--judge` needs `--judge-endpoint URL`"))
-    variable = options["judge_key_env"] or options["key_env"]
+    # the models' key is for their server only
+    variable = options["judge_key_env"]
+    if not variable and url == options["endpoint"]:
+        variable = options["key_env"]
     return Judge(
         url,
         options["judge"],
