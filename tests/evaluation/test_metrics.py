@@ -13,7 +13,15 @@ from slipway.evaluation.bootstrap import FEWEST_ROWS, difference, draws, interva
 from slipway.evaluation.lf_metrics import bleu_4 as lf_bleu_4
 from slipway.evaluation.lf_metrics import rouge_scores as lf_rouge
 from slipway.evaluation.metrics import METRICS, losses, mean_of, score_texts
-from slipway.evaluation.ngrams import bleu, bleu_counts, chrf, chrf_counts, common_length, rouge_n
+from slipway.evaluation.ngrams import (
+    bleu,
+    bleu_counts,
+    chrf,
+    chrf_counts,
+    chrf_word_counts,
+    common_length,
+    rouge_n,
+)
 from slipway.evaluation.segment import answer_of, by_word, normalised
 
 WORDS = ["the", "order", "has", "left", "our", "store", "and", "will", "come", "soon", "today"]
@@ -43,7 +51,7 @@ def test_chrf_is_sacrebleus(words: int) -> None:
 
     ours, theirs = sentences(3, 40), sentences(4, 40)
     counts = [
-        chrf_counts(a, b, (a.split(), b.split()) if words else None)
+        chrf_counts(a, b) + (chrf_word_counts(a.split(), b.split()) if words else [])
         for a, b in zip(ours, theirs, strict=True)
     ]
     found = float(chrf(np.array(counts, dtype=float).sum(0)))

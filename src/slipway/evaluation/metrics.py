@@ -103,11 +103,16 @@ def score_texts(
         raise ValueError(f"{len(answers)} answers, {len(references)} references")
     pairs = [(answer_of(a), answer_of(r)) for a, r in zip(answers, references, strict=True)]
     found = _scores(pairs, by_character, "")
+    characters = np.array([ngrams.chrf_counts(a, r) for a, r in pairs], dtype=np.float64)
+    found["chrf"] = Measured(METRICS["chrf"], characters)
     found["exact_match"] = mean_of(
         METRICS["exact_match"], [100.0 * (normalised(a) == normalised(r)) for a, r in pairs]
     )
     if has_cjk([text for pair in pairs for text in pair]):
         found |= _scores(pairs, by_word, "_words")
+        words = [ngrams.chrf_word_counts(by_word(a), by_word(r)) for a, r in pairs]
+        both = np.hstack([characters, np.array(words, dtype=np.float64)])
+        found["chrf_words"] = Measured(METRICS["chrf_words"], both)
     if lf:
         found |= _lf(list(zip(answers, references, strict=True)))
     return found
@@ -123,15 +128,8 @@ def _scores(
         f"rouge_l{end}": [ngrams.rouge_l(a, r) for a, r in units],
     }
     measured = {name: mean_of(METRICS[name], values) for name, values in found.items()}
-    counts = {
-        f"bleu_4{end}": [ngrams.bleu_counts(a, r) for a, r in units],
-        f"chrf{end}": [
-            ngrams.chrf_counts(a, r, both if end else None)
-            for (a, r), both in zip(pairs, units, strict=True)
-        ],
-    }
-    for name, rows in counts.items():
-        measured[name] = Measured(METRICS[name], np.array(rows, dtype=np.float64))
+    counts = np.array([ngrams.bleu_counts(a, r) for a, r in units], dtype=np.float64)
+    measured[f"bleu_4{end}"] = Measured(METRICS[f"bleu_4{end}"], counts)
     return measured
 
 

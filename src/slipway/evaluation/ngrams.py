@@ -21,15 +21,18 @@ CHRF_WORDS = 2
 _BETA = 2.0
 
 
-def grams(units: Sequence[Hashable], order: int) -> Counter[tuple[Hashable, ...]]:
+def grams(units: Sequence[Hashable], order: int) -> Counter[Hashable]:
     """How often each run of `order` units occurs."""
-    return Counter(tuple(units[at : at + order]) for at in range(len(units) - order + 1))
+    if isinstance(units, str):
+        return Counter([units[at : at + order] for at in range(len(units) - order + 1)])
+    return Counter(zip(*(units[at:] for at in range(order)), strict=False))
 
 
 def overlap(units: Sequence[Hashable], reference: Sequence[Hashable], order: int) -> list[int]:
     """[n-grams of the answer, of the reference, of both (each as often as in the rarer)]."""
     ours, theirs = grams(units, order), grams(reference, order)
-    return [ours.total(), theirs.total(), (ours & theirs).total()]
+    both = sum(min(count, theirs[gram]) for gram, count in ours.items() if gram in theirs)
+    return [max(0, len(units) - order + 1), max(0, len(reference) - order + 1), both]
 
 
 def common_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
@@ -94,21 +97,18 @@ def bleu(counts: Array) -> Array:
     return np.where(length > 0, np.nan_to_num(score), empty)
 
 
-def chrf_counts(
-    answer: str, reference: str, words: tuple[Sequence[str], Sequence[str]] | None
-) -> list[int]:
-    """For each order: n-grams of the answer, of the reference, of both; spaces do not count.
+def chrf_counts(answer: str, reference: str) -> list[int]:
+    """For each order 1 to 6: n-grams of characters of the answer, of the reference, of both.
 
-    Args:
-        words: both texts as words, for chrF++; None for plain chrF.
+    Spaces do not count.
     """
     ours, theirs = "".join(answer.split()), "".join(reference.split())
-    counts: list[int] = []
-    for order in range(1, CHRF_CHARACTERS + 1):
-        counts += overlap(ours, theirs, order)
-    for order in range(1, CHRF_WORDS + 1 if words else 1):
-        counts += overlap(*words, order) if words else []
-    return counts
+    return [n for order in range(1, CHRF_CHARACTERS + 1) for n in overlap(ours, theirs, order)]
+
+
+def chrf_word_counts(units: Sequence[str], reference: Sequence[str]) -> list[int]:
+    """The counts that chrF++ adds: n-grams of words, orders 1 and 2."""
+    return [n for order in range(1, CHRF_WORDS + 1) for n in overlap(units, reference, order)]
 
 
 def chrf(counts: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from slipway.core.errors import missing_extra
@@ -22,6 +22,13 @@ def has_cjk(texts: Sequence[str]) -> bool:
     return any(_CJK.search(text) for text in texts)
 
 
+@lru_cache(maxsize=1 << 16)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(
+        word for piece in jieba_cut(text.lower()) if (word := "".join(by_character(piece)))
+    )
+
+
 def by_word(text: str) -> list[str]:
     """The words of a text in lower case, punctuation left out; Chinese is cut by jieba.
 
@@ -30,7 +37,7 @@ def by_word(text: str) -> list[str]:
     """
     if not _CJK.search(text):
         return by_character(text)
-    return [word for piece in jieba_cut(text.lower()) if (word := "".join(by_character(piece)))]
+    return list(_words(text))
 
 
 def jieba_cut(text: str) -> list[str]:
