@@ -20,6 +20,7 @@ from slipway.core.errors import (
 from slipway.core.events import EventLog
 from slipway.core.manifest import read_manifest, write_manifest
 from slipway.core.paths import Home
+from slipway.datasets import load_tokenizer
 from slipway.export import merge as merging
 from slipway.export.merge import merge_run
 from slipway.testing.tiny import tiny_model
@@ -211,3 +212,28 @@ def test_a_full_disk_leaves_nothing_behind(copy: Path, monkeypatch: pytest.Monke
     with pytest.raises(ResourceError):
         merge_run(copy / "run", copy / "out")
     assert sorted(p.name for p in copy.iterdir()) == ["base", "run", "train.jsonl"]
+
+
+def test_the_template_that_a_base_was_trained_with_goes_into_the_merged_model(
+    tmp_path: Path,
+) -> None:
+    base = tiny_model(tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    (tmp_path / "train.jsonl").write_text("\n".join(row(i) for i in range(8)) + "\n")
+    spec = TrainSpec(
+        model=str(base),
+        data=str(tmp_path / "train.jsonl"),
+        template="default",
+        lora=LoraSpec(rank=4, alpha=8.0),
+        learning_rate=0.02,
+        max_steps=4,
+        threads=1,
+        dtype="fp32",
+    )
+    train(spec, run_dir=tmp_path / "run", events=EventLog(None))
+    merge_run(tmp_path / "run", tmp_path / "out")
+    turns = [{"role": "user", "content": "hi"}]
+    text = load_tokenizer(tmp_path / "out").apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=True
+    )
+    assert text == "Human: hi\nAssistant:"

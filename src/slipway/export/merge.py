@@ -34,6 +34,7 @@ from slipway.core.manifest import (
     write_manifest,
 )
 from slipway.core.paths import Home
+from slipway.datasets.templates import TEMPLATE_FILE
 
 # Mean Kullback-Leibler divergence in nats per position. Rounding SmolLM2-135M's merged weights to
 # bf16 gives 1e-4 after a real run and 1.5e-3 after three steps, where much of the tiny change is
@@ -170,6 +171,8 @@ def _write_merged(base: Path, adapter: Path, folder: Path, events: EventLog) -> 
     for path in sorted(base.iterdir()):
         if path.is_file() and path.suffix != ".safetensors" and path.name != FILE_NAME:
             shutil.copyfile(path, folder / path.name)
+    if (adapter / TEMPLATE_FILE).is_file():  # the base had none, and was trained with ours
+        shutil.copyfile(adapter / TEMPLATE_FILE, folder / TEMPLATE_FILE)
     factors = _factors(adapter)
     changed = 0
     for number, shard in enumerate(weights):
@@ -231,7 +234,7 @@ def _prove(
     size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     # twice the bf16 size for fp32, and room for activations; else prove in the base's own format
     dtype = torch.float32 if available_memory_bytes() > 2.5 * size else torch.bfloat16
-    probes = list(_probes(base, run_dir))
+    probes = list(_probes(folder, run_dir))
     plain = _logits(base, None, probes, dtype)
     wanted = _logits(base, run_dir / "adapter", probes, dtype)
     found = _logits(folder, None, probes, dtype)
@@ -261,11 +264,11 @@ def _prove(
     return result, {"proof_dtype": str(dtype).removeprefix("torch.")}
 
 
-def _probes(base: Path, run_dir: Path) -> Iterator[list[int]]:
+def _probes(model: Path, run_dir: Path) -> Iterator[list[int]]:
     """Token ids to compare on: held-out rows of the run's data, then fixed ones, about 500."""
     from slipway.datasets import encode_all, load_dataset, load_tokenizer
 
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer(model, chat=False)
     recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
     left = _PROBE_TOKENS
     try:
@@ -278,10 +281,11 @@ def _probes(base: Path, run_dir: Path) -> Iterator[list[int]]:
         left -= len(row.input_ids)
         yield row.input_ids
     for question, answer in _PROBES:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
-            tokenize=False,
-        )
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        if tokenizer.chat_template:
+            text = tokenizer.apply_chat_template(turns, tokenize=False)
+        else:
+            text = f"{question}\n{answer}"
         ids = tokenizer(text, add_special_tokens=False)["input_ids"][:left]
         left -= len(ids)
         if ids:

@@ -345,8 +345,10 @@ def _finish(
     resolved: Resolved, run_dir: Path, trainer: Any, progress: Any, identity: dict[str, str]
 ) -> Manifest:
     from slipway.core.files import new_folder
+    from slipway.datasets.templates import TEMPLATE_FILE
     from slipway.training import checkpoint, lora
     from slipway.training.curve import draw_curve
+    from slipway.training.token_sets import keep_template
 
     spec = resolved.spec
     base = Path(spec.model)
@@ -356,6 +358,7 @@ def _finish(
     )
     with new_folder(run_dir / ADAPTER) as folder:
         lora.save_adapter(trainer.model, folder, base=base.name, settings=settings)
+        template = [f"{ADAPTER}/{TEMPLATE_FILE}"] if keep_template(spec, base, folder) else []
     recipe = spec.model_dump(exclude_none=True)
     write_text(run_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     draw_curve(run_dir / EVENTS, run_dir / CURVE, title=title_of(spec))
@@ -363,7 +366,12 @@ def _finish(
         run_dir,
         "run",
         spec.label or run_dir.name,
-        files=[f"{ADAPTER}/{lora.CONFIG_FILE}", f"{ADAPTER}/{lora.WEIGHTS_FILE}", RECIPE],
+        files=[
+            f"{ADAPTER}/{lora.CONFIG_FILE}",
+            f"{ADAPTER}/{lora.WEIGHTS_FILE}",
+            RECIPE,
+            *template,
+        ],
         parents={"base": identity["base"], "dataset": identity["dataset"]},
         config=resolved.settings(),
         versions=package_versions("torch", "transformers", "peft", "safetensors", "tokenizers"),

@@ -40,6 +40,19 @@ def load_tokenizer_of(spec: TrainSpec, base: Path) -> Any:
     return load_tokenizer(base, spec.template, chat=spec.stage != "pt")
 
 
+def keep_template(spec: TrainSpec, base: Path, folder: Path) -> bool:
+    """Put the chat template beside the adapter if the base has none of its own; say if so.
+
+    Raises:
+        SlipwayError: the disk is full.
+    """
+    from slipway.datasets import save_template
+
+    if spec.template is None or spec.stage == "pt":
+        return False
+    return save_template(load_tokenizer_of(spec, base), folder)
+
+
 def token_sets(
     spec: TrainSpec, tokenizer: Any, on_progress: OnProgress | None = None
 ) -> tuple[TokenSet, TokenSet | None]:
