@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,6 +55,21 @@ def test_a_fully_trained_run_is_its_model(home: Home, models: Path, rows: Path) 
     model = find_model("mine", home)
     assert model.kind == "folder" and model.path == folder / "model"
     assert with_baseline([model])[0].path == models / "one"
+
+
+def test_a_merged_model_finds_its_base_by_its_digest(home: Home, models: Path) -> None:
+    shutil.copytree(models / "one", home.bases / "pulled")
+    base = write_manifest(home.bases / "pulled", "base", "pulled")
+    shutil.copytree(models / "two", home.artefacts / "merged")
+    parents = {"run": "sha256:r", "base": base.digest}
+    write_manifest(home.artefacts / "merged", "merged", "merged", parents=parents)
+    found = with_baseline([find_model("merged", home)])
+    assert [model.path for model in found] == [home.bases / "pulled", home.artefacts / "merged"]
+    assert found[0].digest == base.digest
+    shutil.rmtree(home.bases / "pulled")
+    assert len(with_baseline([find_model("merged", home)])) == 1
+    given = with_baseline([find_model("merged", home, base=models / "one")])
+    assert given[0].path == models / "one"
 
 
 def test_a_lost_base_is_named_and_can_be_given(home: Home, models: Path, rows: Path) -> None:

@@ -37,7 +37,10 @@ COMMANDS: dict[str, tuple[str, Text]] = {
     "toolchain": ("toolchain:toolchain", tr("Install llama.cpp's tools and test them.")),
     "convert": ("convert:convert", tr("Convert a model folder to GGUF, with template proof.")),
     "quantize": ("quantize:quantize", tr("Quantise a GGUF to one or more types.")),
-    "eval": ("evaluate:evaluate", tr("Compare base, tuned and quantised models on held-out data.")),
+    "eval": (
+        "evaluate:evaluate",
+        tr("Measure models on any set, and say whether they really differ."),
+    ),
     "create": ("create:create", tr("Create a name:tag in the model store from a Modelfile.")),
     "list": ("models:list_models", tr("List the models in the store.")),
     "show": ("models:show", tr("Show a model's details.")),

@@ -153,7 +153,14 @@ def _folder(folder: Path, home: Home, base: Path | None) -> Model:
         return _adapter(folder, home, base)
     if (folder / "config.json").is_file():
         parents = parent_of(folder)
-        return Model(folder.name, "folder", next(iter(parents.values())), folder, parents=parents)
+        return Model(
+            folder.name,
+            "folder",
+            next(iter(parents.values())),
+            folder,
+            parents=parents,
+            base=_base_of_merged(manifest, home, base),
+        )
     files = sorted(folder.glob("*.gguf"))
     if len(files) == 1:
         return _gguf_file(files[0])
@@ -239,6 +246,17 @@ def _adapter(folder: Path, home: Home, base: Path | None) -> Model:
     at = _base_folder([base, Path(recorded), home.bases / Path(recorded).name], folder)
     digest = files_digest(describe_files(folder))
     return Model(folder.name, "adapter", digest, at, folder, parents={"adapter": digest}, base=at)
+
+
+def _base_of_merged(manifest: Manifest | None, home: Home, base: Path | None) -> Path | None:
+    """The base in SLIPWAY_HOME that a merged model was made from; `base` when it is given."""
+    if manifest is None or manifest.kind != "merged":
+        return None
+    pulled = [base] if base else sorted(path.parent for path in home.bases.glob(f"*/{FILE_NAME}"))
+    for folder in pulled:
+        if base or read_manifest(folder).digest == manifest.parents.get("base"):
+            return _first_model([folder])
+    return None
 
 
 def _first_model(places: Iterable[Path | None]) -> Path | None:
