@@ -170,26 +170,32 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
     with file.open("w", encoding="utf-8") as out:
         out.writelines(conversations(arguments.rows))
     print(f"{arguments.rows:,} rows, {file.stat().st_size / 2**20:,.0f} MiB", flush=True)
+    print(
+        f"{'stage':<14}{'seconds':>9}{'rows/s':>10}{'peak GiB':>10}{'libraries s':>13}", flush=True
+    )
     found: dict[str, dict[str, Any]] = {}
+
+    def keep(name: str, row: dict[str, Any]) -> None:
+        found[name] = row
+        speed = arguments.rows / row["seconds"]
+        libraries = f"{row['libraries_s']:>13.1f}" if "libraries_s" in row else ""
+        line = f"{name:<14}{row['seconds']:>9.1f}{speed:>10,.0f}{row['gib']:>10.2f}{libraries}"
+        print(line, flush=True)
+
     if arguments.check:
-        found["check"] = run_check(file)
-    found["first start"] = run_stage(sys.executable, "start", file, model, folder / "tokens")
-    found["second start"] = run_stage(sys.executable, "start", file, model, folder / "tokens")
+        keep("check", run_check(file))
+    for name in ("first start", "second start"):
+        keep(name, run_stage(sys.executable, "start", file, model, folder / "tokens"))
     python = peer_python(arguments.peer_env) if arguments.peer else None
     if arguments.peer and python is None:
         print("peer: `datasets` cannot be installed here, so there is no comparison")
     if python:
         for name in ("peer, first", "peer, second"):
-            found[name] = run_stage(python, "peer", file, model, folder / "peer")
+            keep(name, run_stage(python, "peer", file, model, folder / "peer"))
     return found
 
 
 def report(found: dict[str, dict[str, Any]], rows: int) -> dict[str, float]:
-    print(f"{'stage':<14}{'seconds':>9}{'rows/s':>10}{'peak GiB':>10}{'libraries s':>13}")
-    for name, row in found.items():
-        speed = rows / row["seconds"]
-        libraries = f"{row['libraries_s']:>13.1f}" if "libraries_s" in row else ""
-        print(f"{name:<14}{row['seconds']:>9.1f}{speed:>10,.0f}{row['gib']:>10.2f}{libraries}")
     ours = [row for name, row in found.items() if not name.startswith("peer")]
     peak = max(row["gib"] for row in ours)
     second = found["second start"]["seconds"]
