@@ -84,3 +84,24 @@ def test_a_histogram_counts_every_length_once() -> None:
         (14, 0),
         (16, 2),
     )
+
+
+def test_a_run_is_estimated_at_its_start_and_compared_at_its_end(
+    recipe: Path, tmp_path: Path
+) -> None:
+    from slipway.core.events import EventLog
+    from slipway.training import train
+
+    told: list[dict[str, object]] = []
+    result = train(
+        load_recipe(recipe), run_dir=tmp_path / "run", events=EventLog(None, told.append)
+    )
+    note = result.manifest.notes["estimate"]
+    assert note["steps"] == result.metrics["steps"] == 6
+    compared = note["compared"]
+    assert compared["memory_bytes_measured"] == result.metrics["peak_memory_bytes"]
+    assert compared["memory_ratio"] == pytest.approx(
+        note["memory_bytes"]["total"] / compared["memory_bytes_measured"], abs=1e-3
+    )
+    kinds = [("estimate" in event, "comparison" in event) for event in told]
+    assert kinds.index((True, False)) < kinds.index((False, True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ import yaml
 
 from slipway.core.errors import (
     ConflictError,
-    InputError,
     NotFoundError,
     ResourceError,
     SlipwayError,
@@ -42,12 +41,11 @@ from slipway.training.folder import (
     write_settings,
 )
 from slipway.training.observers import observed, title_of
+from slipway.training.obeyed import require_obeyed
 from slipway.training.spec import Resolved, TrainSpec
 
 if TYPE_CHECKING:
-    from slipway.datasets import Encoded
 
-_TELL_EVERY_S = 5.0
 
 # keys that change neither the plan nor, but for rounding, the weights
 _NEUTRAL = frozenset(
@@ -100,6 +98,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     resolved = recipe if isinstance(recipe, Resolved) else Resolved(recipe, {})
+    require_obeyed(resolved.spec)
     try:
         with only_one(run_dir), stop_flag(run_dir) as stop:
             return _train(resolved, run_dir.absolute(), events, resume, stop)
@@ -180,7 +179,7 @@ def _train(
     write_settings(run_dir, resolved)
     events = _run_events(run_dir, outer)
     with _end_told(events, resolved, run_dir), observed(resolved, run_dir, events):
-        trainer = _make_trainer(spec, base, run_dir, events, stop)
+        trainer = _make_trainer(spec, base, run_dir, events, stop, None if found else started)
         if found:
             folder, progress = found
             checkpoint.restore(folder, trainer.model, trainer.optimizer)
@@ -255,20 +254,27 @@ def _run_events(run_dir: Path, outer: EventLog) -> EventLog:
 
 
 def _make_trainer(
-    spec: TrainSpec, base: Path, run_dir: Path, events: EventLog, stop: Callable[[], None]
+    spec: TrainSpec,
+    base: Path,
+    run_dir: Path,
+    events: EventLog,
+    stop: Callable[[], None],
+    started: float | None,
 ) -> Any:
     import torch
 
     from slipway.training import lora
+    from slipway.training.estimate.foresee import foresee
     from slipway.training.model import load_base, pick_device, pick_dtype, prove_loss, set_threads
-    from slipway.training.token_sets import load_tokenizer_of
+    from slipway.training.token_sets import load_tokenizer_of, told_token_sets
     from slipway.training.trainer import Trainer
 
     set_threads(spec.threads)
     device = pick_device()
     dtype = pick_dtype(spec.dtype, device)
     tokenizer = load_tokenizer_of(spec, base)
-    rows, heldout = _encode(spec, tokenizer, events)
+    rows, heldout = told_token_sets(spec, tokenizer, events)
+    foreseen = None if started is None else foresee(spec, rows, heldout, events, started)
     model = load_base(base, dtype, device)
     difference = prove_loss(model, rows, device)
     torch.manual_seed(spec.seed)
@@ -288,57 +294,9 @@ def _make_trainer(
         heldout_rows=len(heldout),
         packed_loss_difference=difference,
     )
-    return Trainer(spec, model, rows, heldout, run_dir=run_dir, events=events, stop=stop)
-
-
-def _encode(
-    spec: TrainSpec, tokenizer: Any, events: EventLog
-) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
-    from slipway.training.token_sets import token_sets
-
-    told_at = time.monotonic()
-
-    def tell(done: int) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at > _TELL_EVERY_S:
-            told_at = time.monotonic()
-            events.emit("log", message=f"{done:,} rows encoded", rows=done)
-
-    train_set, heldout = token_sets(spec, tokenizer, tell)
-    for row in train_set.truncated:
-        events.emit(
-            "log", message=f"{row.file}:{row.line}: cut from {row.tokens} tokens", row=row.id
-        )
-    for row in train_set.dropped:
-        events.emit("log", message=f"{row.file}:{row.line}: dropped, no label left", row=row.id)
-    for reason in train_set.reasons:
-        events.emit("log", message=f"left out: {reason}")
-    events.emit(
-        "log",
-        message=f"{len(train_set):,} documents, {train_set.truncated.count:,} rows cut, "
-        f"{train_set.dropped.count:,} dropped, {train_set.refused:,} left out",
-        documents=len(train_set),
-        truncated=train_set.truncated.count,
-        longest=max((row.tokens for row in train_set.truncated), default=0),
-        dropped=train_set.dropped.count,
-        refused=train_set.refused,
-    )
-    if not train_set.learned.sum():
-        raise InputError(
-            "train.no_label",
-            tr(
-                "{path} has no assistant token within the first {cutoff} tokens of any row",
-                path=spec.sources[0].path,
-                cutoff=spec.cutoff_len,
-            ),
-            tr(
-                "raise `cutoff_len`, or look at the rows with `slipway data check {path}`",
-                path=spec.sources[0].path,
-            ),
-        )
-    if heldout is None:
-        events.emit("log", message="no heldout split: eval loss is not measured")
-    return train_set, heldout if heldout is not None else []
+    trainer = Trainer(spec, model, rows, heldout, run_dir=run_dir, events=events, stop=stop)
+    trainer.foreseen = foreseen
+    return trainer
 
 
 def _finish(
@@ -348,6 +306,7 @@ def _finish(
     from slipway.datasets.templates import TEMPLATE_FILE
     from slipway.training import checkpoint, lora
     from slipway.training.curve import draw_curve
+    from slipway.training.estimate.foresee import settle
     from slipway.training.token_sets import keep_template
 
     spec = resolved.spec
@@ -362,6 +321,19 @@ def _finish(
     recipe = spec.model_dump(exclude_none=True)
     write_text(run_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     draw_curve(run_dir / EVENTS, run_dir / CURVE, title=title_of(spec))
+    metrics = {
+        "base_eval_loss": progress.base_eval_loss,
+        "eval_loss": progress.eval_loss,
+        "train_loss": progress.train_loss,
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "tokens_per_s": round(progress.tokens / progress.step_seconds, 1),
+        "seconds": round(progress.seconds, 2),
+        "peak_memory_bytes": progress.peak_memory_bytes,
+    }
+    notes = {"identity": identity, "base_path": str(base), "plan": progress.plan.reason}
+    if estimated := settle(trainer.foreseen, metrics, trainer.events):
+        notes["estimate"] = estimated
     manifest = write_manifest(
         run_dir,
         "run",
@@ -375,17 +347,8 @@ def _finish(
         parents={"base": identity["base"], "dataset": identity["dataset"]},
         config=resolved.settings(),
         versions=package_versions("torch", "transformers", "peft", "safetensors", "tokenizers"),
-        metrics={
-            "base_eval_loss": progress.base_eval_loss,
-            "eval_loss": progress.eval_loss,
-            "train_loss": progress.train_loss,
-            "steps": progress.step,
-            "tokens": progress.tokens,
-            "tokens_per_s": round(progress.tokens / progress.step_seconds, 1),
-            "seconds": round(progress.seconds, 2),
-            "peak_memory_bytes": progress.peak_memory_bytes,
-        },
-        notes={"identity": identity, "base_path": str(base), "plan": progress.plan.reason},
+        metrics=metrics,
+        notes=notes,
     )
     checkpoint.remove_all(run_dir)
     return manifest

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.core.errors import NotFoundError
+from slipway.core.errors import InputError, NotFoundError
+from slipway.core.events import EventLog
+from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.training.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from slipway.datasets import EncodeRule, TokenSet
+    from slipway.datasets import Encoded, EncodeRule, TokenSet
     from slipway.datasets.model import Split
     from slipway.datasets.stream import OnProgress
+
+_TELL_EVERY_S = 5.0
 
 
 def rule_of(spec: TrainSpec) -> EncodeRule:
@@ -83,3 +89,66 @@ def token_sets(
         return train, encode(Path(spec.sources[0].path), "heldout")
     except NotFoundError:
         return train, None
+
+
+def told_token_sets(
+    spec: TrainSpec, tokenizer: Any, events: EventLog
+) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
+    """`token_sets`, with everything that happened to the rows told as events.
+
+    Raises:
+        InputError: no row has anything to learn.
+    """
+    told_at = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at > _TELL_EVERY_S:
+            told_at = time.monotonic()
+            events.emit("log", message=f"{done:,} rows encoded", rows=done)
+
+    train_set, heldout = token_sets(spec, tokenizer, tell)
+    for row in train_set.truncated:
+        events.emit(
+            "log", message=f"{row.file}:{row.line}: cut from {row.tokens} tokens", row=row.id
+        )
+    for row in train_set.dropped:
+        events.emit("log", message=f"{row.file}:{row.line}: dropped, no label left", row=row.id)
+    for reason in train_set.reasons:
+        events.emit("log", message=f"left out: {reason}")
+    events.emit(
+        "log",
+        message=f"{len(train_set):,} documents, {train_set.truncated.count:,} rows cut, "
+        f"{train_set.dropped.count:,} dropped, {train_set.refused:,} left out",
+        documents=len(train_set),
+        truncated=train_set.truncated.count,
+        longest=max((row.tokens for row in train_set.truncated), default=0),
+        dropped=train_set.dropped.count,
+        refused=train_set.refused,
+    )
+    require_labels(spec, train_set)
+    if heldout is None:
+        events.emit("log", message="no heldout split: eval loss is not measured")
+    return train_set, heldout if heldout is not None else []
+
+
+def require_labels(spec: TrainSpec, rows: TokenSet) -> None:
+    """Refuse data with nothing to learn.
+
+    Raises:
+        InputError: naming the data and the cut-off.
+    """
+    if rows.learned.sum():
+        return
+    raise InputError(
+        "train.no_label",
+        tr(
+            "{path} has no assistant token within the first {cutoff} tokens of any row",
+            path=", ".join(source.path for source in spec.sources),
+            cutoff=spec.cutoff_len,
+        ),
+        tr(
+            "raise `cutoff_len`, or look at the rows with `slipway data check {path}`",
+            path=spec.sources[0].path,
+        ),
+    )

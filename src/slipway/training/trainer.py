@@ -21,6 +21,7 @@ from slipway.datasets import Encoded, lengths_of
 from slipway.training import checkpoint
 from slipway.training.batch import batches, losses
 from slipway.training.checkpoint import Progress
+from slipway.training.estimate import Estimate
 from slipway.training.evaluate import rows_loss
 from slipway.training.memory import memory, peak_memory
 from slipway.training.plan import (
@@ -72,6 +73,7 @@ class Trainer:
             self.parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
         )
         self.lengths = lengths_of(rows)
+        self.foreseen: Estimate | None = None  # what the run was estimated to need
 
     def rows_from(self, step: int) -> Iterator[tuple[int, list[int]]]:
         """(epoch, row numbers) of each step after `step`."""
