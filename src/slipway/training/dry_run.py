@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.core.errors import InputError
-from slipway.core.i18n import tr
+from slipway.training.obeyed import require_obeyed
 from slipway.training.spec import Resolved
-from slipway.training.token_sets import load_tokenizer_of, token_sets
+from slipway.training.token_sets import load_tokenizer_of, require_labels, token_sets
 
 if TYPE_CHECKING:
     from slipway.datasets import TokenSet
@@ -125,23 +124,12 @@ def dry_run(resolved: Resolved) -> DryRun:
     from slipway.training.estimate.work import plan_work
     from slipway.training.model import pick_device
 
+    require_obeyed(resolved.spec)
     spec, base = resolved.spec, Path(resolved.spec.model)
     tokenizer = load_tokenizer_of(spec, base)
     rows, heldout = token_sets(spec, tokenizer)
+    require_labels(spec, rows)
     data = report(rows, heldout, tokenizer, spec.cutoff_len)
-    if not data.label_tokens:
-        raise InputError(
-            "train.no_label",
-            tr(
-                "{path} has no assistant token within the first {cutoff} tokens of any row",
-                path=", ".join(source.path for source in spec.sources),
-                cutoff=spec.cutoff_len,
-            ),
-            tr(
-                "raise `cutoff_len`, or look at the rows with `slipway data check {path}`",
-                path=spec.sources[0].path,
-            ),
-        )
     process = int(psutil.Process().memory_info().rss)
     work = plan_work(spec, rows.lengths.tolist(), heldout.lengths.tolist() if heldout else [])
     found = estimate(spec, base, rows, work, process_bytes=process, started=started)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -40,12 +40,9 @@ from slipway.training.folder import (
     stop_flag,
     write_settings,
 )
-from slipway.training.observers import observed, title_of
 from slipway.training.obeyed import require_obeyed
+from slipway.training.observers import observed, title_of
 from slipway.training.spec import Resolved, TrainSpec
-
-if TYPE_CHECKING:
-
 
 # keys that change neither the plan nor, but for rounding, the weights
 _NEUTRAL = frozenset(

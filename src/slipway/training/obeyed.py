@@ -1,0 +1,79 @@
+"""Keys that a recipe may have and that training does not obey yet: refused, never ignored.
+
+Whoever teaches training a key takes its line out of `NOT_YET`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from slipway.core.errors import UsageError
+from slipway.core.i18n import tr
+from slipway.training.spec import TrainSpec
+from slipway.training.spec.validate import flatten
+
+
+def _one_plain(data: Any) -> bool:
+    """One dataset that is a file or folder, without a registry or limit of its own."""
+    if data is None or isinstance(data, str):
+        return True
+    if len(data) != 1:
+        return False
+    return isinstance(data[0], str) or not (data[0]["info"] or data[0]["max_samples"])
+
+
+# dotted key -> whether a value asks for nothing that is missing
+NOT_YET: dict[str, Callable[[Any], bool]] = {
+    "stage": lambda value: value in ("sft", "pt"),
+    "method": lambda value: value == "lora",
+    "adapter": lambda value: value is None,
+    "lora.rslora": lambda value: not value,
+    "lora.dora": lambda value: not value,
+    "lora.pissa": lambda value: not value,
+    "lora.plus_ratio": lambda value: value is None,
+    "lora.extra_modules": lambda value: not value,
+    "quant.bits": lambda value: value is None,
+    "data": _one_plain,
+    "eval_data": _one_plain,
+    "val_size": lambda value: value == 0,
+    "max_samples": lambda value: value is None,
+    "optimizer": lambda value: value == "adamw",
+    "neftune_alpha": lambda value: value is None,
+    "checkpointing": lambda value: value != "on",
+    "compile": lambda value: value != "on",
+    "batch_rows": lambda value: value is None,
+    "schedule": lambda value: value in ("cosine", "constant"),
+    "warmup_steps": lambda value: value is None,
+    "adam_beta1": lambda value: value == 0.9,
+    "adam_beta2": lambda value: value == 0.999,
+    "adam_epsilon": lambda value: value == 1e-8,
+    "eval_each_epoch": lambda value: not value,
+    "keep_checkpoints": lambda value: value == 2,
+    "keep_best": lambda value: not value,
+    "early_stopping": lambda value: value is None,
+    "sample_prompts": lambda value: not value,
+    "fsdp": lambda value: value is None,
+    "deepspeed": lambda value: value is None,
+    "dtype": lambda value: value != "fp16",
+}
+
+
+def require_obeyed(spec: TrainSpec) -> None:
+    """Refuse a recipe that asks for something training does not do yet.
+
+    Raises:
+        UsageError: naming the key and its value.
+    """
+    values = flatten(spec.model_dump())
+    for key, asks_nothing in NOT_YET.items():
+        if not asks_nothing(values[key]):
+            raise UsageError(
+                "train.not_yet",
+                tr(
+                    "`{key}: {value}` is a valid wish that training does not grant yet",
+                    key=key,
+                    value=values[key],
+                ),
+                tr("take it out of the recipe; see CHANGELOG.md for what each version can do"),
+            )
