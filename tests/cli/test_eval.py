@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +106,28 @@ def test_answers_of_other_settings_in_the_same_folder_need_fresh(
     assert main([*line, "--temperature", "0.5"]) == 1
     assert "--fresh" in capsys.readouterr().err
     assert main([*line, "--temperature", "0.5", "--fresh"]) == 0
+
+
+def test_a_killed_evaluation_asks_only_for_what_is_missing(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with FakeUpstream(["good"], FakeAnswer(("yes",), delay_s=0.2)) as server:
+        line = [*served(server, rows, "--model", "good"), "--at-once", "1", "-o", str(out)]
+        child = subprocess.Popen([sys.executable, "-m", "slipway.cli", *line])
+        path = out / "predictions" / "good.jsonl"
+        while not path.is_file() or path.read_text().count("\n") < 3:
+            assert child.poll() is None
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+        kept = path.read_text().count("\n")
+        asked = len(server.seen)
+        server.default = FakeAnswer(("yes",))
+        assert 3 <= kept < 10 and not (out / "manifest.json").exists()
+        assert main(line) == 0
+        assert len(server.seen) - asked == 10 - kept
+    assert path.read_text().count("\n") == 10
 
 
 def test_the_key_of_the_models_is_not_sent_to_the_judge(
