@@ -11,7 +11,9 @@ from slipway.core.errors import InputError, NotFoundError
 from slipway.core.events import EventLog
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
+from slipway.datasets.model import SampleKind
 from slipway.training.spec import TrainSpec
+from slipway.training.spec.keys import Stage
 
 if TYPE_CHECKING:
     from slipway.datasets import Encoded, EncodeRule, TokenSet
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
     from slipway.datasets.stream import OnProgress
 
 _TELL_EVERY_S = 5.0
+KINDS: dict[Stage, SampleKind] = {
+    "pt": "text",
+    "sft": "chat",
+    "dpo": "preference",
+    "kto": "feedback",
+    "rm": "preference",
+    "rloo": "chat",
+    "grpo": "chat",
+}
 
 
 def rule_of(spec: TrainSpec) -> EncodeRule:
@@ -72,7 +83,7 @@ def token_sets(
     rule, cache = rule_of(spec), Home.current().token_cache
 
     def encode(path: Path, split: Split) -> TokenSet:
-        return encode_stream(
+        tokens = encode_stream(
             load_dataset(path, split),
             tokenizer,
             rule,
@@ -81,6 +92,8 @@ def token_sets(
             bad_rows=spec.bad_rows,
             on_progress=on_progress,
         )
+        hold_to_stage(tokens.kind if len(tokens) else KINDS[spec.stage], spec.stage, path)
+        return tokens
 
     train = encode(Path(spec.sources[0].path), "train")
     if spec.eval_sources:
@@ -151,4 +164,27 @@ def require_labels(spec: TrainSpec, rows: TokenSet) -> None:
             "raise `cutoff_len`, or look at the rows with `slipway data check {path}`",
             path=spec.sources[0].path,
         ),
+    )
+
+
+def hold_to_stage(kind: SampleKind, stage: Stage, path: Path) -> None:
+    """Refuse rows that the stage does not learn from.
+
+    Raises:
+        InputError: they are of another kind.
+    """
+    if kind == KINDS[stage]:
+        return
+    fitting = ", ".join(name for name, learned in KINDS.items() if learned == kind)
+    raise InputError(
+        "data.kind",
+        tr(
+            "stage {stage} learns from rows of kind {wanted}, and those of {path} are of kind "
+            "{kind}",
+            stage=stage,
+            wanted=KINDS[stage],
+            path=str(path),
+            kind=kind,
+        ),
+        tr("set `stage` to one of {stages}, or give other data", stages=fitting),
     )
