@@ -111,3 +111,39 @@ def test_a_short_budget_is_not_spent_on_evals() -> None:
     plan = make_plan(900, max_steps=None, eval_every=0, seconds_left=40, costs=costs)
     assert plan.total_steps * 0.5 > 26
     assert plan.eval_every == plan.total_steps
+
+
+def test_steps_by_rows_hold_exactly_so_many_and_the_rest_last() -> None:
+    steps = list(islice(step_rows([50] * 10, 1, seed=3, batch_rows=4), 6))
+    assert [len(rows) for _, rows in steps] == [4, 4, 2, 4, 4, 2]
+    assert sorted(row for epoch, rows in steps for row in rows if epoch == 0) == list(range(10))
+    assert steps_in_epochs([50] * 10, 1, 3, 2, batch_rows=4) == 6
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr", "inverse_sqrt"],
+)
+def test_schedules_are_those_of_transformers(schedule: str) -> None:
+    import torch
+    from transformers import get_scheduler
+
+    warm, total = (0, 20) if schedule == "constant" else (5, 20)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    extra = {"min_lr_rate": 0.2} if schedule == "cosine_with_min_lr" else None
+    theirs = get_scheduler(schedule, optimizer, warm, total, scheduler_specific_kwargs=extra)
+    for step in range(1, total + 1):
+        rate = learning_rate(
+            step,
+            total,
+            peak=0.1,
+            warmup_ratio=0.0,
+            schedule=schedule,
+            warmup_steps=warm,
+            min_ratio=0.2 if extra else 0.0,
+        )
+        # ours never wastes a step at rate zero: while warming up it is one step ahead
+        wanted = theirs.get_last_lr()[0] + (0.1 / warm if step <= warm else 0.0)
+        assert rate == pytest.approx(wanted, abs=1e-9), step
+        optimizer.step()
+        theirs.step()

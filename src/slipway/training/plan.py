@@ -45,12 +45,13 @@ class Costs:
 
 
 def step_rows(
-    lengths: Sequence[int], batch_tokens: int, seed: int
+    lengths: Sequence[int], batch_tokens: int, seed: int, batch_rows: int | None = None
 ) -> Iterator[tuple[int, list[int]]]:
     """The rows of each optimiser step, epoch after epoch without end, as (epoch, row numbers).
 
     Rows are shuffled anew in each epoch and cut so that a step holds at most `batch_tokens`
-    tokens (or one longer row). The short last step of an epoch is kept.
+    tokens (or one longer row), or exactly `batch_rows` rows where that is given. The short last
+    step of an epoch is kept.
     """
     epoch = 0
     while True:
@@ -59,7 +60,12 @@ def step_rows(
         rows: list[int] = []
         tokens = 0
         for row in order:
-            if rows and tokens + lengths[row] > batch_tokens:
+            full = (
+                tokens + lengths[row] > batch_tokens
+                if batch_rows is None
+                else len(rows) == batch_rows
+            )
+            if rows and full:
                 yield epoch, rows
                 rows, tokens = [], 0
             rows.append(row)
@@ -69,7 +75,12 @@ def step_rows(
 
 
 def steps_in_epochs(
-    lengths: Sequence[int], batch_tokens: int, seed: int, epochs: float, limit: int | None = None
+    lengths: Sequence[int],
+    batch_tokens: int,
+    seed: int,
+    epochs: float,
+    limit: int | None = None,
+    batch_rows: int | None = None,
 ) -> int:
     """Optimiser steps in `epochs` times through the data; a part of an epoch is rounded up.
 
@@ -78,7 +89,7 @@ def steps_in_epochs(
     """
     whole = math.floor(epochs)
     full = in_epoch = current = 0  # steps of whole epochs, steps of the current one, its number
-    for epoch, _ in step_rows(lengths, batch_tokens, seed):
+    for epoch, _ in step_rows(lengths, batch_tokens, seed, batch_rows):
         if epoch != current:
             if current == whole:
                 break
@@ -161,13 +172,40 @@ def _affordable(
 
 
 def learning_rate(
-    step: int, total: int, *, peak: float, warmup_ratio: float, schedule: str
+    step: int,
+    total: int,
+    *,
+    peak: float,
+    warmup_ratio: float,
+    schedule: str,
+    warmup_steps: int | None = None,
+    min_ratio: float = 0.0,
 ) -> float:
-    """The rate of a step (from 1): linear warm-up, then cosine down to zero, or constant."""
-    warm = math.ceil(total * warmup_ratio)
+    """The rate of a step (from 1): linear warm-up, then as the schedule falls.
+
+    The schedules are transformers' (`optimization.py`): `cosine` and `linear` end at zero,
+    `cosine_with_min_lr` and `polynomial` (of power 1) at `min_ratio` of the peak, `inverse_sqrt`
+    falls with the root of the steps since the warm-up began, and the constant ones do not fall.
+
+    Args:
+        warmup_steps: steps that warm up; None: `warmup_ratio` of all.
+    """
+    warm = math.ceil(total * warmup_ratio) if warmup_steps is None else min(warmup_steps, total)
     if step <= warm:
         return peak * step / warm
-    if schedule == "constant":
-        return peak
     progress = (step - 1 - warm) / max(1, total - warm)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+    half_wave = 0.5 * (1 + math.cos(math.pi * progress))
+    match schedule:
+        case "constant" | "constant_with_warmup":
+            return peak
+        case "linear":
+            return peak * (1 - progress)
+        case "polynomial":
+            return peak * (min_ratio + (1 - min_ratio) * (1 - progress))
+        case "cosine_with_min_lr":
+            return peak * (min_ratio + (1 - min_ratio) * half_wave)
+        case "inverse_sqrt":
+            scale = warm or 10_000  # transformers' time scale without a warm-up
+            return peak * math.sqrt(scale / (step - 1 - warm + scale))
+        case _:
+            return peak * half_wave

@@ -70,14 +70,21 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+            self.parameters,
+            lr=spec.learning_rate,
+            betas=(spec.adam_beta1, spec.adam_beta2),
+            eps=spec.adam_epsilon,
+            weight_decay=spec.weight_decay,
+            fused=True,
         )
         self.lengths = lengths_of(rows)
         self.foreseen: Estimate | None = None  # what the run was estimated to need
 
     def rows_from(self, step: int) -> Iterator[tuple[int, list[int]]]:
         """(epoch, row numbers) of each step after `step`."""
-        return islice(step_rows(self.lengths, self.spec.batch_tokens, self.spec.seed), step, None)
+        spec = self.spec
+        steps = step_rows(self.lengths, spec.batch_tokens, spec.seed, spec.batch_rows)
+        return islice(steps, step, None)
 
     def gradients(self, numbers: Sequence[int]) -> tuple[float, int]:
         """Forward and backward over the rows of one step; returns (mean loss, tokens).
@@ -137,7 +144,9 @@ class Trainer:
 
     def _steps(self, epochs: float, limit: int | None) -> int:
         spec = self.spec
-        return steps_in_epochs(self.lengths, spec.batch_tokens, spec.seed, epochs, limit=limit)
+        return steps_in_epochs(
+            self.lengths, spec.batch_tokens, spec.seed, epochs, limit, spec.batch_rows
+        )
 
     def evaluate(self, step: int) -> float | None:
         """Eval loss on the held-out rows, told as an event; None without such rows."""
@@ -168,7 +177,8 @@ class Trainer:
         base_loss = self.evaluate(0)
         eval_s = time.perf_counter() - start
         by_epochs = self._steps(spec.epochs, spec.max_steps)
-        plan = make_plan(by_epochs, max_steps=spec.max_steps, eval_every=spec.eval_every)
+        eval_every = self._steps(1, None) if spec.eval_each_epoch else spec.eval_every
+        plan = make_plan(by_epochs, max_steps=spec.max_steps, eval_every=eval_every)
         progress = Progress(0, plan, identity, base_eval_loss=base_loss, eval_loss=base_loss)
         if spec.time_budget_s is not None:
             speed = self.measure()
@@ -181,7 +191,7 @@ class Trainer:
             plan = make_plan(
                 by_epochs,
                 max_steps=spec.max_steps,
-                eval_every=spec.eval_every,
+                eval_every=eval_every,
                 seconds_left=left,
                 costs=costs,
                 save_every_s=spec.save_every_s,
@@ -263,6 +273,8 @@ class Trainer:
             peak=self.spec.learning_rate,
             warmup_ratio=self.spec.warmup_ratio,
             schedule=self.spec.schedule,
+            warmup_steps=self.spec.warmup_steps,
+            min_ratio=self.spec.min_lr_ratio,
         )
 
     def _evaluate_if_due(self, progress: Progress) -> Progress:

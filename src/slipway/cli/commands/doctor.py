@@ -20,7 +20,7 @@ Check = tuple[str, State, Text | str, Text | str]
 @click.command(help=str(tr("Show this machine, the tools found, and what is missing.")))
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
 def doctor(as_json: bool) -> None:
-    checks = machine() + programs() + packages() + tools()
+    checks = machine() + training() + programs() + packages() + tools()
     if as_json:
         rows = [
             {"check": name, "state": state, "found": _english(found), "fix": _english(fix)}
@@ -61,6 +61,41 @@ def machine() -> list[Check]:
         rows.append(("gpu", "ok", f"{gpu.name}, {size(gpu.memory_bytes)}", ""))
     if not hardware.accelerators:
         rows.append(("gpu", "note", tr("none found: training and serving use the CPU"), ""))
+    return rows
+
+
+def training() -> list[Check]:
+    """What the machine means for training, and what is there for its further methods."""
+    from slipway.core.hardware import available_memory_bytes, probe
+    from slipway.training.fit import Machine, overview
+
+    hardware = probe()
+    amx = "amx_bf16" in hardware.cpu_flags
+    rows: list[Check] = []
+    if hardware.accelerators:
+        memory, base_bytes = max(gpu.memory_bytes for gpu in hardware.accelerators), 2
+        rows.append(("training", "ok", tr("on the GPU, in bf16 where it has it"), ""))
+    else:
+        memory, base_bytes = hardware.memory_bytes, 2 if hardware.has_bf16 else 4
+        found = (
+            tr("on the CPU in bf16 (AMX: {amx})", amx=tr("yes") if amx else tr("no"))
+            if hardware.has_bf16
+            else tr("on the CPU in fp32: it has no bf16 products")
+        )
+        rows.append(("training", "ok" if hardware.has_bf16 else "note", found, ""))
+    kind: Literal["cpu", "gpu"] = "gpu" if hardware.accelerators else "cpu"
+    fitting = [m for m, _, train, _ in overview(Machine(memory, base_bytes, kind)) if train]
+    largest = fitting[-1].name if fitting else "-"
+    told = tr("up to {name} by the method that fits; see `slipway fit`", name=largest)
+    rows.append(("largest to train", "ok" if fitting else "note", told, ""))
+    free = available_memory_bytes()
+    low = free < 2 << 30
+    fix = tr("stop other programs, or train with a small `pack_tokens`") if low else ""
+    rows.append(("memory for now", "note" if low else "ok", size(free), fix))
+    for package in ("bitsandbytes", "trl", "ray"):
+        there = importlib.util.find_spec(package) is not None
+        more = "" if there else tr("only where needed: `pip install {package}`", package=package)
+        rows.append((package, "ok" if there else "note", tr("yes") if there else "-", more))
     return rows
 
 

@@ -20,13 +20,15 @@ def plan_work(spec: TrainSpec, lengths: Sequence[int], heldout: Sequence[int]) -
     Args:
         lengths, heldout: tokens of each training and held-out row.
     """
-    steps = steps_in_epochs(
-        lengths, spec.batch_tokens, spec.seed, spec.epochs, limit=spec.max_steps
-    )
-    plan = make_plan(steps, max_steps=spec.max_steps, eval_every=spec.eval_every)
+    cut = (lengths, spec.batch_tokens, spec.seed)
+    steps = steps_in_epochs(*cut, spec.epochs, spec.max_steps, spec.batch_rows)
+    eval_every = spec.eval_every
+    if spec.eval_each_epoch:
+        eval_every = steps_in_epochs(*cut, 1, batch_rows=spec.batch_rows)
+    plan = make_plan(steps, max_steps=spec.max_steps, eval_every=eval_every)
     packs = []
     sizes = []
-    for _, numbers in islice(step_rows(lengths, spec.batch_tokens, spec.seed), _LOOKED_AT):
+    for _, numbers in islice(step_rows(*cut, spec.batch_rows), _LOOKED_AT):
         packs += _packs(numbers, lengths, spec.pack_tokens)
         sizes.append(sum(lengths[i] for i in numbers))
         if len(sizes) == plan.total_steps:
