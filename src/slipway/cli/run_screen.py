@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.cli import output
 from slipway.cli.run_text import finding_lines
-from slipway.core.errors import SlipwayError
 from slipway.core.events import EventLog
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
@@ -19,10 +18,12 @@ if TYPE_CHECKING:
 
 def train_run(resolved: Resolved, folder: Path, *, fresh: bool, as_json: bool) -> None:
     """Train in the foreground, enter the run in the index, and print what came of it."""
+    from slipway.jobs import registering
     from slipway.training import train
 
     line = output.LiveLine()
-    events = EventLog(None, _registering(folder, resolved.spec.tags), show_events(line))
+    entry = registering(Home.current(), folder, resolved.spec.tags, output.note)
+    events = EventLog(None, entry, show_events(line))
     try:
         result = train(resolved, run_dir=folder, events=events, resume=not fresh)
     except KeyboardInterrupt:
@@ -60,25 +61,6 @@ def queue_run(resolved: Resolved, folder: Path, *, fresh: bool, as_json: bool) -
         return
     output.note(tr("queued {name} at place {place}", name=item.name, place=place))
     print(tr("next: `slipway runs queue ls`"))
-
-
-def _registering(folder: Path, tags: list[str]) -> Callable[[dict[str, Any]], None]:
-    """A listener that enters the run in the index at its first event, when it has a folder."""
-    done: list[bool] = []
-
-    def listen(event: dict[str, Any]) -> None:
-        if done:
-            return
-        done.append(True)
-        from slipway.jobs import Runs
-
-        try:
-            with Runs(Home.current()) as runs:
-                runs.register(folder, tags)
-        except SlipwayError as error:  # training is worth more than its entry, found again later
-            output.note(error.message)
-
-    return listen
 
 
 def show_events(line: output.LiveLine) -> Callable[[dict[str, Any]], None]:

@@ -140,6 +140,7 @@ def train_inputs(context: DemoContext, results: Results) -> Any:
 
 def train(context: DemoContext, results: Results) -> Outputs:
     """LoRA fine-tuning within the time budget."""
+    from slipway.jobs import registering
     from slipway.training import load_recipe
     from slipway.training import train as run_training
 
@@ -162,6 +163,7 @@ def train(context: DemoContext, results: Results) -> Outputs:
             minutes=context.options.budget_s / 60,
         )
     )
+    context.events.subscribe(registering(context.home, run_dir, ["demo"], context.say))
     run_training(recipe, run_dir=run_dir, events=context.events)
     manifest = read_manifest(run_dir, kind="run")
     return {**artefact(run_dir, manifest), "metrics": manifest.metrics}

@@ -4,7 +4,7 @@ from slipway.jobs.compare import Comparison, compare
 from slipway.jobs.control import ask_to_stop, queue_again
 from slipway.jobs.pipeline import Pipeline, Stage, StageRecord
 from slipway.jobs.queue import Queue, QueueItem
-from slipway.jobs.runs import Heir, Run, Runs
+from slipway.jobs.runs import Heir, Run, Runs, registering
 from slipway.jobs.services import (
     Service,
     running_service,
@@ -31,6 +31,7 @@ __all__ = [
     "ask_to_stop",
     "compare",
     "queue_again",
+    "registering",
     "running_service",
     "service_status",
     "start_service",

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from slipway.core.errors import ConflictError, NotFoundError, SlipwayError, nearest
 from slipway.core.i18n import Text, tr
@@ -293,6 +294,29 @@ class Runs:
             for table, column in (("runs", "id"), ("tags", "run_id"), ("notes", "run_id")):
                 connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (run.id,))
             connection.execute("DELETE FROM queue WHERE run_id = ?", (run.id,))
+
+
+def registering(
+    home: Home, folder: Path, tags: Iterable[str], say: Callable[[Text | str], object]
+) -> Callable[[dict[str, Any]], None]:
+    """A listener that enters a run in the index at its first event, when its folder is there.
+
+    Args:
+        say: told when the index cannot be written; the run is found again later all the same.
+    """
+    done: list[bool] = []
+
+    def listen(event: dict[str, Any]) -> None:
+        if done:
+            return
+        done.append(True)
+        try:
+            with Runs(home) as runs:
+                runs.register(folder, tags)
+        except SlipwayError as error:
+            say(error.message)
+
+    return listen
 
 
 _FROM_RUNS = ("adapter", "model", "preference.ref_model", "rl.reward_model")

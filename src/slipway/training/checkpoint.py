@@ -38,6 +38,8 @@ class Progress:
         tokens: trained on up to here.
         base_eval_loss, eval_loss: before the first step, and the newest.
         evaluated: the step of the newest eval.
+        best_loss, best_step, since_best: the lowest eval loss after the first step, when it was,
+            and the evals since.
     """
 
     step: int
@@ -50,6 +52,9 @@ class Progress:
     base_eval_loss: float | None = None
     eval_loss: float | None = None
     evaluated: int = 0
+    best_loss: float | None = None
+    best_step: int = 0
+    since_best: int = 0
     peak_memory_bytes: int = 0
 
 

@@ -22,14 +22,15 @@ class Plan:
     """A run's length, decided once and kept in its checkpoints.
 
     Attributes:
-        reason: what set the length: `epochs`, `max_steps` or `time_budget`.
+        reason: what set the length: `epochs`, `max_steps` or `time_budget`; or what ended it:
+            `early_stopping`, or `kept` when somebody wanted to keep what there was.
         tokens_per_s: measured before the first step (0 when nothing was measured).
         prepared_s: seconds of the run that had passed before the first step.
     """
 
     total_steps: int
     eval_every: int
-    reason: Literal["epochs", "max_steps", "time_budget"]
+    reason: Literal["epochs", "max_steps", "time_budget", "early_stopping", "kept"]
     tokens_per_s: float = 0.0
     prepared_s: float = 0.0
 

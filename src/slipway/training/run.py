@@ -46,7 +46,18 @@ from slipway.training.spec import Resolved, TrainSpec
 
 # keys that change neither the plan nor, but for rounding, the weights
 _NEUTRAL = frozenset(
-    ["label", "save_every_s", "save_every_steps", "model", "data", "eval_data", "pack_tokens"]
+    [
+        "label",
+        "tags",
+        "report_to",
+        "sample_prompts",
+        "save_every_s",
+        "save_every_steps",
+        "model",
+        "data",
+        "eval_data",
+        "pack_tokens",
+    ]
 )
 
 
@@ -232,7 +243,7 @@ def _other_run(run_dir: Path, there: dict[str, str], here: dict[str, str]) -> Co
 def _clear(run_dir: Path) -> None:
     """Remove what a run made, and nothing else that may lie in the folder."""
     (run_dir / "manifest.json").unlink(missing_ok=True)  # first: no half-removed finished run
-    for name in (ADAPTER, "checkpoints"):
+    for name in (ADAPTER, "checkpoints", "best", "tensorboard"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     for name in (RECIPE, SETTINGS, EVENTS, CURVE):
         (run_dir / name).unlink(missing_ok=True)
@@ -261,6 +272,8 @@ def _make_trainer(
     import torch
 
     from slipway.training import lora
+    from slipway.training.at_eval import AtEval, answerer
+    from slipway.training.best import BEST
     from slipway.training.estimate.foresee import foresee
     from slipway.training.model import load_base, pick_device, pick_dtype, prove_loss, set_threads
     from slipway.training.token_sets import load_tokenizer_of, told_token_sets
@@ -291,7 +304,18 @@ def _make_trainer(
         heldout_rows=len(heldout),
         packed_loss_difference=difference,
     )
-    trainer = Trainer(spec, model, rows, heldout, run_dir=run_dir, events=events, stop=stop)
+    at_eval = AtEval(
+        spec,
+        run_dir,
+        events,
+        answer=answerer(spec, model, tokenizer, stop),
+        state=lambda: lora.state(model),
+        restore=lambda state: lora.load_state(model, state, run_dir / BEST),
+        measured=bool(len(heldout)),
+    )
+    trainer = Trainer(
+        spec, model, rows, heldout, run_dir=run_dir, events=events, stop=stop, at_eval=at_eval
+    )
     trainer.foreseen = foreseen
     return trainer
 
@@ -321,6 +345,8 @@ def _finish(
     metrics = {
         "base_eval_loss": progress.base_eval_loss,
         "eval_loss": progress.eval_loss,
+        "best_eval_loss": progress.best_loss,
+        "best_step": progress.best_step,
         "train_loss": progress.train_loss,
         "steps": progress.step,
         "tokens": progress.tokens,
@@ -348,4 +374,5 @@ def _finish(
         notes=notes,
     )
     checkpoint.remove_all(run_dir)
+    shutil.rmtree(run_dir / "best", ignore_errors=True)
     return manifest

@@ -19,6 +19,7 @@ from slipway.core.events import EventLog
 from slipway.core.i18n import tr
 from slipway.datasets import Encoded, lengths_of
 from slipway.training import checkpoint
+from slipway.training.at_eval import AtEval, end_if_asked
 from slipway.training.batch import batches, losses
 from slipway.training.checkpoint import Progress
 from slipway.training.estimate import Estimate
@@ -52,6 +53,7 @@ class Trainer:
 
     Args:
         stop: called often; raises KeyboardInterrupt when the user wants to stop.
+        at_eval: what else is done at each eval; nothing without it.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Trainer:
         run_dir: Path,
         events: EventLog,
         stop: Callable[[], None],
+        at_eval: AtEval | None = None,
     ) -> None:
+        self.at_eval = at_eval
         self.spec, self.model, self.rows, self.heldout = spec, model, rows, heldout
         self.run_dir, self.events, self.stop = run_dir, events, stop
         self.device = next(model.parameters()).device
@@ -175,6 +179,8 @@ class Trainer:
         spec = self.spec
         start = time.perf_counter()
         base_loss = self.evaluate(0)
+        if self.at_eval:
+            self.at_eval.samples(0)
         eval_s = time.perf_counter() - start
         by_epochs = self._steps(spec.epochs, spec.max_steps)
         eval_every = self._steps(1, None) if spec.eval_each_epoch else spec.eval_every
@@ -235,8 +241,9 @@ class Trainer:
                 now = time.perf_counter()
                 progress = self._advance(progress, result, now - begun, now - start)
                 self._tell(progress, result, epoch, rate, now - start)
-                progress = self._evaluate_if_due(progress)
                 plan = progress.plan
+                progress = end_if_asked(progress, self.run_dir, self.events)
+                progress = self._evaluate_if_due(progress)
                 progress = self._shorten_if_late(progress, time.perf_counter() - begun)
                 if self._is_due(progress.step, saved_at) or progress.plan != plan:
                     self._save(progress, begun)
@@ -248,7 +255,8 @@ class Trainer:
                 self._save(progress, begun)
             raise
         self._save(progress, begun)
-        return replace(progress, seconds=time.perf_counter() - begun)
+        progress = replace(progress, seconds=time.perf_counter() - begun)
+        return self.at_eval.finish(progress) if self.at_eval else progress
 
     def _shorten_if_late(self, progress: Progress, seconds: float) -> Progress:
         budget = self.spec.time_budget_s
@@ -282,7 +290,8 @@ class Trainer:
         due = step % plan.eval_every == 0 or step == plan.total_steps
         if not due or progress.evaluated == step:
             return progress
-        return replace(progress, eval_loss=self.evaluate(step), evaluated=step)
+        progress = replace(progress, eval_loss=self.evaluate(step), evaluated=step)
+        return self.at_eval.after(progress) if self.at_eval else progress
 
     def _is_due(self, step: int, saved_at: float) -> bool:
         every = self.spec.save_every_steps
