@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ import yaml
 from slipway.core.errors import (
     ConflictError,
     NotFoundError,
-    ResourceError,
-    SlipwayError,
-    from_os_error,
 )
 from slipway.core.events import EventLog
 from slipway.core.files import sha256_json, write_text
@@ -29,13 +25,13 @@ from slipway.core.manifest import (
     verify_files,
     write_manifest,
 )
+from slipway.training.endings import as_known, end_told
 from slipway.training.folder import (
     ADAPTER,
     CURVE,
     EVENTS,
     RECIPE,
     SETTINGS,
-    StopAsked,
     only_one,
     stop_flag,
     write_settings,
@@ -111,53 +107,10 @@ def train(
         with only_one(run_dir), stop_flag(run_dir) as stop:
             return _train(resolved, run_dir.absolute(), events, resume, stop)
     except (OSError, MemoryError, RuntimeError) as error:
-        known = _as_known(error, resolved, run_dir)
+        known = as_known(error, resolved, run_dir)
         if known is None:
             raise
         raise known from error
-
-
-def _as_known(error: BaseException, resolved: Resolved, run_dir: Path) -> SlipwayError | None:
-    """The error for the reader; None for a bug."""
-    if isinstance(error, SlipwayError):
-        return error
-    if isinstance(error, OSError):
-        return from_os_error(error, error.filename or run_dir)
-    from slipway.training.memory import is_out_of_memory
-
-    if not is_out_of_memory(error):
-        return None
-    return ResourceError(
-        "train.out_of_memory",
-        tr(
-            "there is not enough memory for this model and {n} tokens at once",
-            n=_at_once(resolved),
-        ),
-        tr("run it again with `pack_tokens={n}`", n=max(64, _at_once(resolved) // 2)),
-    )
-
-
-@contextmanager
-def _end_told(events: EventLog, resolved: Resolved, run_dir: Path) -> Iterator[None]:
-    """Whatever ends the work of the block early stands in the run's events."""
-    try:
-        yield
-    except StopAsked:
-        events.emit("state", state="stopped")
-        raise
-    except KeyboardInterrupt:
-        events.emit("state", state="interrupted")
-        raise
-    except Exception as error:
-        known = _as_known(error, resolved, run_dir)
-        told = known.as_json() if known else {"code": "bug", "message": repr(error), "hint": ""}
-        with suppress(SlipwayError):  # a full disk: the error itself says so
-            events.emit("state", state="failed", **told)
-        raise
-
-
-def _at_once(resolved: Resolved) -> int:
-    return min(resolved.spec.pack_tokens, resolved.spec.batch_tokens)
 
 
 def _train(
@@ -186,7 +139,7 @@ def _train(
         raise _other_run(run_dir, found[1].identity, identity)
     write_settings(run_dir, resolved)
     events = _run_events(run_dir, outer)
-    with _end_told(events, resolved, run_dir), observed(resolved, run_dir, events):
+    with end_told(events, resolved, run_dir), observed(resolved, run_dir, events):
         trainer = _make_trainer(spec, base, run_dir, events, stop, None if found else started)
         if found:
             folder, progress = found
