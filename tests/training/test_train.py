@@ -416,7 +416,7 @@ def test_running_out_of_memory_says_what_to_change(
         with pytest.raises(ResourceError) as caught:
             train(spec, run_dir=tmp_path, events=quiet())
     assert caught.value.code == "train.out_of_memory"
-    assert "pack_tokens=80" in caught.value.hint_en
+    assert "pack_tokens=64" in caught.value.hint_en
     smaller = spec.model_copy(update={"pack_tokens": 80})
     assert train(smaller, run_dir=tmp_path, events=quiet()).resumed_from == 3
     assert losses(tmp_path) == pytest.approx(losses(whole), rel=0.2)
