@@ -11,6 +11,8 @@ import yaml
 from slipway.core.errors import InputError, NotFoundError, UsageError
 from slipway.core.manifest import write_manifest
 from slipway.core.paths import Home
+from slipway.evaluation.generation import Generation
+from slipway.evaluation.local import LocalModel
 from slipway.evaluation.models import (
     find_model,
     key_from,
@@ -18,6 +20,8 @@ from slipway.evaluation.models import (
     unique_labels,
     with_baseline,
 )
+from slipway.evaluation.predictions import Prediction
+from slipway.evaluation.questions import read_questions
 
 
 def a_run(home: Home, base: Path, data: Path, *, whole: bool = False) -> Path:
@@ -55,6 +59,27 @@ def test_a_fully_trained_run_is_its_model(home: Home, models: Path, rows: Path) 
     model = find_model("mine", home)
     assert model.kind == "folder" and model.path == folder / "model"
     assert with_baseline([model])[0].path == models / "one"
+
+
+def test_a_template_beside_the_adapter_is_used_for_its_base_too(
+    home: Home, models: Path, rows: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "bare"
+    shutil.copytree(models / "one", base)
+    template = (base / "chat_template.jinja").read_text()
+    (base / "chat_template.jinja").unlink()
+    folder = a_run(home, base, rows)
+    (folder / "adapter" / "chat_template.jinja").write_text(template)
+    first = with_baseline([find_model("mine", home)])[0]
+    assert first.template == folder / "adapter" / "chat_template.jinja"
+    bare = find_model(str(base), home)
+    question = read_questions(rows).questions[:1]
+    with pytest.raises(InputError, match="chat template"):
+        LocalModel(bare).answer(question, Generation(2), 0, print)
+    for local in (LocalModel(first), LocalModel(bare, template="chatml")):
+        given: list[Prediction] = []
+        local.answer(question, Generation(2), 0, given.append)
+        assert given[0].prompt_tokens
 
 
 def test_a_merged_model_finds_its_base_by_its_digest(home: Home, models: Path) -> None:

@@ -45,19 +45,29 @@ class LossRows:
 class LocalModel:
     """The loaded model and its tokenizer.
 
+    Args:
+        template: name of a chat template for a model without one.
+
     Raises:
         InputError, NotFoundError: the folder or the adapter cannot be loaded.
     """
 
-    def __init__(self, model: Model, *, dtype: str = "auto") -> None:
+    def __init__(self, model: Model, *, dtype: str = "auto", template: str | None = None) -> None:
         assert model.path is not None
         set_threads(None)
         self.device = pick_device()
-        self.tokenizer = load_tokenizer(model.path)
+        self._path = model.path
+        self.tokenizer = load_tokenizer(model.path, template, chat=template is not None)
+        if model.template is not None:
+            self.tokenizer.chat_template = model.template.read_text(encoding="utf-8")
         self.model = load_base(model.path, pick_dtype(dtype, self.device), self.device)
         if model.adapter is not None:
             lora.load_adapter(self.model, model.adapter)
             self.model.eval()
+
+    def _require_template(self) -> None:
+        if not self.tokenizer.chat_template:
+            load_tokenizer(self._path)  # says what is missing, and what to do
 
     def losses(
         self, samples: Sequence[Sample], cutoff_len: int, on_pack: Callable[[], None]
@@ -66,6 +76,8 @@ class LocalModel:
 
         Of a conversation the assistant's tokens are labels, of a plain text all but the first.
         """
+        if any(sample.kind != "text" for sample in samples):
+            self._require_template()
         # named by their place, because a sample may become several documents: "7#1", "7#2"
         placed = [replace(sample, id=str(at)) for at, sample in enumerate(samples)]
         sets = [
@@ -102,6 +114,7 @@ class LocalModel:
         Prompts are padded on the left. Padding changes the order of sums, so a near-tie between
         two tokens may fall otherwise in another batch; the same batch gives the same answers.
         """
+        self._require_template()
         started = time.monotonic()
         texts = [self._render(question, generation.thinking) for question in batch]
         encoded = self.tokenizer(

@@ -22,6 +22,7 @@ from slipway.core.manifest import (
     read_manifest,
 )
 from slipway.core.paths import Home
+from slipway.datasets.templates import TEMPLATE_FILE
 from slipway.export.hf import parent_of
 from slipway.export.quantizer import require_gguf
 from slipway.training.spec.keys import as_sources
@@ -46,6 +47,7 @@ class Model:
         parents: role -> digest, for lineage.
         data: the dataset that a run was trained on.
         base: the folder of the model it was made from, where that is known and there.
+        template: the chat template that a base without one was trained with.
     """
 
     label: str
@@ -59,6 +61,7 @@ class Model:
     parents: dict[str, str] = field(default_factory=dict)
     data: Path | None = None
     base: Path | None = None
+    template: Path | None = None
 
     @property
     def has_weights(self) -> bool:
@@ -121,7 +124,9 @@ def with_baseline(models: list[Model]) -> list[Model]:
         return models
     base = models[0].base
     digest = next(iter(parent_of(base).values()))
-    return [Model("base", "folder", digest, base, parents={"base": digest}), *models]
+    template = models[0].template  # so that both are asked in the same way
+    first = Model("base", "folder", digest, base, parents={"base": digest}, template=template)
+    return [first, *models]
 
 
 def unique_labels(models: Iterable[Model]) -> list[Model]:
@@ -221,6 +226,7 @@ def _run(folder: Path, manifest: Manifest, home: Home, base: Path | None) -> Mod
         parents=parents,
         data=data,
         base=at,
+        template=_template_in(folder / "adapter"),
     )
 
 
@@ -245,7 +251,21 @@ def _adapter(folder: Path, home: Home, base: Path | None) -> Model:
         recorded = ""
     at = _base_folder([base, Path(recorded), home.bases / Path(recorded).name], folder)
     digest = files_digest(describe_files(folder))
-    return Model(folder.name, "adapter", digest, at, folder, parents={"adapter": digest}, base=at)
+    return Model(
+        folder.name,
+        "adapter",
+        digest,
+        at,
+        folder,
+        parents={"adapter": digest},
+        base=at,
+        template=_template_in(folder),
+    )
+
+
+def _template_in(folder: Path) -> Path | None:
+    path = folder / TEMPLATE_FILE
+    return path if path.is_file() else None
 
 
 def _base_of_merged(manifest: Manifest | None, home: Home, base: Path | None) -> Path | None:

@@ -58,6 +58,7 @@ class Plan:
         server: the program that serves a GGUF, with its first arguments.
         lf: add LLaMA Factory's scores.
         seed, resamples: of the bootstrap.
+        template: name of a chat template for models in memory that have none.
         lm_eval: task names for lm-eval; empty for none.
         lm_eval_tasks: a folder with task definitions of your own for it.
     """
@@ -83,6 +84,7 @@ class Plan:
     lm_eval: tuple[str, ...] = ()
     lm_eval_tasks: Path | None = None
     dtype: str = "auto"
+    template: str | None = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -128,6 +130,7 @@ class Plan:
             "resamples": self.resamples,
             "bootstrap_seed": self.seed,
             "dtype": self.dtype,
+            "template": self.template,
             "lf": self.lf,
         }
 

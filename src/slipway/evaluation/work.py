@@ -57,7 +57,7 @@ class ModelWork:
         """The model in memory."""
         from slipway.evaluation.local import LocalModel
 
-        return LocalModel(self.model, dtype=self.plan.dtype)
+        return LocalModel(self.model, dtype=self.plan.dtype, template=self.plan.template)
 
     @cached_property
     def endpoint(self) -> Endpoint:
@@ -72,6 +72,12 @@ class ModelWork:
         return self._open.enter_context(
             gguf_server(self.plan.server, self.model, context=context, slots=self.plan.at_once)
         )
+
+    @property
+    def _template(self) -> str | None:
+        """The chat template that is not the model folder's own: its text or its name."""
+        own = self.model.template
+        return own.read_text(encoding="utf-8") if own else self.plan.template
 
     def losses(self, parts: Parts) -> dict[str, list[Any]]:
         """`rows`, `cut` and `dropped` as in `LossRows`; kept in a file once measured."""
@@ -90,6 +96,7 @@ class ModelWork:
                 [[s.id, s.text, [[m.role, m.content] for m in s.messages]] for s in samples],
                 self.plan.cutoff_len,
                 self.plan.dtype,
+                self._template,
             ],
             lambda: asdict(self.local.losses(samples, self.plan.cutoff_len, on_pack)),
         )
@@ -104,6 +111,8 @@ class ModelWork:
             "data": self.questions.digest,
             **self.plan.generation.as_json(),
         }
+        if self.model.has_weights and self._template:
+            identity["template"] = self._template
         if self.model.has_weights and self.plan.generation.temperature:
             identity["batch"] = self.plan.batch  # draws are made batch by batch
         path = self.plan.out_dir / PREDICTIONS / f"{self.model.label}.jsonl"

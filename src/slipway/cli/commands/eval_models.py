@@ -105,6 +105,7 @@ def make_plan(options: dict[str, Any], home: Home) -> Plan:
         "lm_eval": tuple(t.strip() for t in (options["tasks"] or "").split(",") if t.strip()),
         "lm_eval_tasks": options["lm_eval_tasks"],
         "dtype": options["dtype"],
+        "template": options["template"],
     }
     if options["output"]:
         return Plan(out_dir=options["output"], **fields)

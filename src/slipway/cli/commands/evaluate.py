@@ -64,6 +64,7 @@ _OPTIONS = (
     _option("--stop", multiple=True, text=tr("Text that ends an answer; repeatable.")),
     _option("--thinking", type=click.Choice(["keep", "on", "off"]), default="keep",
             show_default=True, text=tr("Whether a model that can think first shall.")),
+    _option("--template", text=tr("Chat template by name, for a model without one.")),
     _option("--no-answers", is_flag=True, text=tr("Measure the loss only.")),
     _option("--no-loss", is_flag=True, text=tr("Measure the answers only.")),
     _option("--cutoff-len", type=click.IntRange(1), default=1024, show_default=True,
