@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from slipway.datasets import Encoded
@@ -36,6 +37,7 @@ _FINISH_S = 1.5
 _SAVE_BYTES_S = 3e8
 # glibc's heap keeps what is freed between pieces that are in use
 _HEAP_SLACK = 1.25
+_LATE_BYTES = 150_000_000  # most that is loaded late: the model's code, kernels, threads
 
 
 def estimate(
@@ -51,7 +53,7 @@ def estimate(
 
     Args:
         rows: the training rows; those that `work` names go through the made-up model.
-        process_bytes: what the process occupies without model.
+        process_bytes: what the process occupies before any model.
         started: `time.perf_counter()` at the start of the run.
 
     Raises:
@@ -74,7 +76,11 @@ def estimate(
     if there != here:
         far = _cost(spec, config, there, rows, work, dtype, device)
         cost = near.at(far, here, there, int(config.num_hidden_layers))
-    memory = _memory(spec, weight_bytes(whole), packed, cost, near, trained, process_bytes, base)
+    # what torch loads at the first pass is not there before it; what it keeps of the skeleton
+    # is used again
+    after = int(psutil.Process().memory_info().rss)
+    process = max(process_bytes, min(after, process_bytes + _LATE_BYTES))
+    memory = _memory(spec, weight_bytes(whole), packed, cost, near, trained, process, base)
     work, seconds = _within_budget(spec, work, cost, rows, base, trained, started)
     return Estimate(memory, seconds, work, weights, trained)
 
