@@ -264,6 +264,20 @@ def test_of_a_long_text_every_token_is_learned_once(tiny: Any, text: str, cutoff
     assert max(lengths) <= cutoff and max(lengths) - min(lengths) <= 1
 
 
+def test_texts_need_no_chat_template(tiny_folder: Path, tmp_path: Path) -> None:
+    from slipway.datasets import load_tokenizer
+
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / file).write_bytes((tiny_folder / file).read_bytes())
+    tokenizer = load_tokenizer(tmp_path, chat=False)
+    texts = [Sample("t", (), Path("rows.txt"), n, text="once upon " * n) for n in range(1, 9)]
+    rule = EncodeRule(16, pt=True)
+    done = encode_stream(texts, tokenizer, rule, cache=None, digest="d")
+    assert list(done) == [row for one in texts for row in encode_documents(one, tokenizer, rule)]
+    ids = [tokenizer(one.text, add_special_tokens=False)["input_ids"] for one in texts]
+    assert int(done.learned.sum()) == sum(map(len, ids))  # the end is learned, the first is not
+
+
 def test_text_and_conversations_are_held_to_their_stage(tiny: Any) -> None:
     text = Sample("t", (), Path("rows.jsonl"), 1, text="once upon a time")
     with pytest.raises(InputError, match="only stage pt"):

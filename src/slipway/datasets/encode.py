@@ -160,7 +160,7 @@ class Tools:
         _hold_to_stage(sample, rule)
         self.refuse_special_text(sample)
         if sample.kind == "text":
-            return (Document(sample.text, ((0, len(sample.text)),)),)
+            return (Document(sample.text, ()),)  # all of it is learned; `cut` sees to that
         if sample.kind == "preference":
             return self.renderer.pair(sample, rule)
         return self.renderer.documents(sample, rule)

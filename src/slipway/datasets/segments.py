@@ -45,7 +45,8 @@ class SegmentEncoder:
 
     def start(self, documents: Sequence[Document]) -> Batch:
         """Prepare a batch; then `run` it (in any thread) and `finish` it."""
-        return Batch(documents, [self._split(document.text) for document in documents], self)
+        pieces = [self._split(document.text) for document in documents] if self._exact else []
+        return Batch(documents, pieces, self)
 
     def encode(self, documents: Sequence[Document]) -> list[Tokens]:
         """All at once."""
@@ -57,6 +58,8 @@ class SegmentEncoder:
         """The tokens of a batch that was run."""
         if batch.obvious is not None:
             return batch.obvious
+        if not self._exact:  # found out since this batch was started
+            return [self.obviously(document) for document in batch.documents]
         self._remember(batch)
         done = []
         for document, pieces in zip(batch.documents, batch.pieces, strict=True):
@@ -78,8 +81,11 @@ class SegmentEncoder:
 
     def run(self, batch: Batch) -> None:
         """What needs no interpreter lock."""
-        if not self._exact:
+        if not batch.pieces:
             texts = [document.text for document in batch.documents]
+            if not any(document.spans for document in batch.documents):
+                batch.obvious = [Tokens(ids, ()) for ids in self._many(texts)]
+                return
             encodings = self._plain.encode_batch(texts, add_special_tokens=False)
             batch.obvious = list(map(tokens_of, batch.documents, encodings))
             return
