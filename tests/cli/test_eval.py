@@ -13,8 +13,10 @@ import pytest
 from tests.evaluation.conftest import ROWS, write_rows
 
 from slipway.cli.main import main
+from slipway.core.manifest import read_manifest
 from slipway.core.paths import Home
 from slipway.testing.fake_upstream import FakeAnswer, FakeUpstream
+from slipway.testing.tiny import tiny_model
 
 
 @pytest.fixture
@@ -141,6 +143,35 @@ def test_the_key_of_the_models_is_not_sent_to_the_judge(
         assert main([*line, "--key-env", "MODEL_KEY", *judge]) == 0
         assert elsewhere.seen and all("authorization" not in r.headers for r in elsewhere.seen)
     assert upstream.seen[0].headers["authorization"] == "Bearer secret-key"
+
+
+@pytest.mark.slow
+def test_a_run_is_really_better_than_its_base(
+    tmp_path: Path, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for name in ("train", "heldout"):  # the same rows: it shall learn them by heart
+        write_rows(data / f"{name}.jsonl")
+    model = tiny_model(tmp_path / "tiny")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model: {model}\ndata: {data}\nmax_steps: 40\nlearning_rate: 0.02\nbatch_tokens: 512\n"
+        "lora: {rank: 8}\n"
+    )
+    assert main(["train", str(recipe), "--run-dir", str(home.runs / "mine")]) == 0
+    capsys.readouterr()
+    assert main(["eval", "mine", "--max-new-tokens", "24", "--json", "--resamples", "200"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["models"]) == ["base", "mine"]
+    loss = found["differences"]["mine"]["loss"]
+    assert loss["real"] and loss["better"] and loss["high"] < 0
+    trained = read_manifest(home.runs / "mine")
+    for name, key in (("base", "base_eval_loss"), ("mine", "eval_loss")):
+        ours = found["models"][name]["metrics"]["loss"]["value"]
+        assert ours == pytest.approx(trained.metrics[key], rel=1e-3)
+    manifest = read_manifest(Path(found["folder"]), kind="evaluation")
+    assert manifest.parents["mine:run"] == trained.digest
+    assert manifest.parents["mine:base"] == manifest.parents["base"] == trained.parents["base"]
 
 
 @pytest.mark.parametrize(
