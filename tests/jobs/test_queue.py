@@ -336,3 +336,24 @@ def test_start_worker_starts_one_and_finds_it_there(home: Home) -> None:
             assert worker_lock(home).is_file()
     assert process_mark(os.getpid())
     assert EventLog(None).path is None
+
+
+def test_a_run_that_the_queue_has_started_is_running_while_it_loads(home: Home) -> None:
+    fill(home, "a")
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    try:
+        with Runs(home) as runs:
+            with runs.database.write() as connection:
+                connection.execute(
+                    "UPDATE queue SET state = 'running', pid = ?, mark = ?",
+                    (child.pid, process_mark(child.pid)),
+                )
+            run = runs.find("a")
+            assert (run.state, run.pid) == ("running", child.pid)
+            assert not ask_to_stop(runs, run, timeout_s=0.2)
+            assert (home.runs / "a" / "stop").read_text() == f"now {child.pid}"
+    finally:
+        child.kill()
+        child.wait()
+    with Runs(home) as runs:
+        assert runs.find("a").state == "missing"

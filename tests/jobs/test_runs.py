@@ -275,10 +275,10 @@ def test_stop_tells_the_process_and_waits_for_it(home: Home) -> None:
         with Runs(home) as runs:
             run = runs.find("a")
             assert not ask_to_stop(runs, run, timeout_s=0.2)
-            assert (folder / "stop").read_text() == "now"
+            assert (folder / "stop").read_text() == f"now {child.pid}"
             threading.Timer(0.3, child.kill).start()
             assert ask_to_stop(runs, run, keep=True, timeout_s=20)
-            assert (folder / "stop").read_text() == "keep"
+            assert (folder / "stop").read_text() == f"keep {child.pid}"
             with pytest.raises(ConflictError, match="interrupted"):
                 ask_to_stop(runs, runs.find("a"))
     finally:

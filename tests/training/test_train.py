@@ -470,6 +470,16 @@ def test_the_stop_file_stops_a_run_with_a_checkpoint(
     assert losses(tmp_path) == losses(whole)
 
 
+def test_a_stop_for_this_process_is_obeyed_though_it_came_before_the_lock(
+    spec: TrainSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "stop").write_text(f"now {os.getpid()}")
+    with pytest.raises(StopAsked):
+        train(spec, run_dir=tmp_path, events=quiet())
+    (tmp_path / "stop").write_text(f"now {os.getpid() + 1}")
+    assert train(spec, run_dir=tmp_path, events=quiet()).metrics["steps"] == 10
+
+
 def test_a_failure_stands_in_the_runs_events(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         train(make_spec(base, data, cutoff_len=8), run_dir=tmp_path, events=quiet())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.cli import output
-from slipway.cli.run_text import finding_lines
+from slipway.cli.run_text import finding_lines, sample_lines
 from slipway.core.events import EventLog
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
@@ -75,7 +75,7 @@ def show_events(line: output.LiveLine) -> Callable[[dict[str, Any]], None]:
             output.note(f"{tr('warning')}: {finding_lines([event])[0]}")
         elif event["type"] == "sample":
             line.done()
-            output.note(f"? {event['prompt']}\n  -> {event['answer']}")
+            output.note("\n".join(sample_lines(event)))
         elif event["type"] == "state" and event["state"] == "resumed":
             output.note(tr("going on from step {step}", step=event["step"]))
         elif event["type"] == "metric" and event["kind"] == "eval":

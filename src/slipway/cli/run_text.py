@@ -71,3 +71,9 @@ def finding_lines(findings: Iterable[dict[str, Any]]) -> list[str]:
         place = tr("step {step}", step=event["step"]) if event.get("step") else ""
         lines.append(f"{place}: {cause}; {remedy}" if str(place) else f"{cause}; {remedy}")
     return lines
+
+
+def sample_lines(event: dict[str, Any]) -> list[str]:
+    """A sample as two lines: the prompt, and the answer with its line breaks marked."""
+    prompt, answer = (str(event.get(key, "")).replace("\n", " ⏎ ") for key in ("prompt", "answer"))
+    return [f"? {prompt}", f"  -> {answer}"]

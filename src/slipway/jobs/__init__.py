@@ -2,6 +2,8 @@
 
 from slipway.jobs.compare import Comparison, compare
 from slipway.jobs.control import ask_to_stop, queue_again
+from slipway.jobs.details import Details, details
+from slipway.jobs.follow import events_after
 from slipway.jobs.pipeline import Pipeline, Stage, StageRecord
 from slipway.jobs.queue import Queue, QueueItem
 from slipway.jobs.runs import Heir, Run, Runs, registering
@@ -17,6 +19,7 @@ from slipway.jobs.summary import RunSummary
 
 __all__ = [
     "Comparison",
+    "Details",
     "Heir",
     "Pipeline",
     "Queue",
@@ -30,6 +33,8 @@ __all__ = [
     "StageRecord",
     "ask_to_stop",
     "compare",
+    "details",
+    "events_after",
     "queue_again",
     "registering",
     "running_service",

@@ -10,6 +10,7 @@ from typing import Any
 from slipway.core.errors import InputError, NotFoundError, from_os_error
 from slipway.core.files import write_text
 from slipway.core.i18n import tr
+from slipway.core.owner import lives, process_mark
 from slipway.jobs.queue import Queue, QueueItem
 from slipway.jobs.run_folder import SETTINGS, STOP, trainer_of
 from slipway.jobs.runs import Run, Runs
@@ -34,13 +35,20 @@ def ask_to_stop(
     if run.state == "queued":
         Queue(runs).take_out(run)
         return True
-    write_text(run.folder / STOP, "keep" if keep else "now")
+    # with the id of the process, which may still be loading and not yet hold the lock
+    write_text(run.folder / STOP, f"{'keep' if keep else 'now'} {run.pid}")
+    mark = process_mark(run.pid or 0)
     deadline = time.monotonic() + timeout_s
-    while trainer_of(run.folder) == run.pid:
+    while run.pid and (lives(run.pid, mark) and _works_at(run, runs)):
         if time.monotonic() > deadline:
             return False
         time.sleep(poll_s)
     return True
+
+
+def _works_at(run: Run, runs: Runs) -> bool:
+    """Whether the process still has to do with the run; one that outlives its training has not."""
+    return run.pid in (trainer_of(run.folder), runs.started_by_queue().get(run.id))
 
 
 def queue_again(runs: Runs, run: Run) -> QueueItem:

@@ -14,6 +14,7 @@ from typing import Any
 from slipway.core.errors import ConflictError, NotFoundError, SlipwayError, nearest
 from slipway.core.i18n import Text, tr
 from slipway.core.manifest import FILE_NAME, read_manifest
+from slipway.core.owner import lives
 from slipway.core.paths import Home
 from slipway.jobs.database import Database
 from slipway.jobs.run_folder import (
@@ -138,6 +139,7 @@ class Runs:
             "SELECT run_id FROM queue WHERE state = 'waiting' ORDER BY position, id"
         )
         places = {row["run_id"]: place for place, row in enumerate(waiting, 1)}
+        started = self.started_by_queue()
         found, read = [], []
         for row in connection.execute("SELECT * FROM runs").fetchall():
             summary, update = self._summary(row)
@@ -145,14 +147,25 @@ class Runs:
                 read.append(update)
             number = row["id"]
             known = (tuple(marked.get(number, ())), notes.get(number, ""), places.get(number))
-            found.append(_run(row, summary, *known))
+            pid = trainer_of(Path(row["folder"])) or started.get(number)
+            found.append(_run(row, summary, *known, pid))
         self._cache(read)
         found = [
             run
             for run in found
             if (not states or run.state in states) and set(tags) <= set(run.tags)
         ]
-        return sorted(found, key=lambda run: run.summary.started_at or 0.0, reverse=True)
+        return sorted(found, key=_newest_first)
+
+    def started_by_queue(self) -> dict[str, int]:
+        """The programs that the queue has started and that live, by the id of their run.
+
+        It takes them some seconds until they hold their run's lock.
+        """
+        rows = self.database.connection.execute(
+            "SELECT run_id, pid, mark FROM queue WHERE state = 'running'"
+        )
+        return {row["run_id"]: row["pid"] for row in rows if lives(row["pid"], row["mark"])}
 
     def _discover(self) -> None:
         """Enter the folders that nobody registered: of a lost index, or copied here."""
@@ -319,6 +332,13 @@ def registering(
     return listen
 
 
+def _newest_first(run: Run) -> tuple[int, float]:
+    """What waits stands at the top, the last of the queue first."""
+    if run.place is not None:
+        return 0, -run.place
+    return 1, -(run.summary.started_at or 0.0)
+
+
 _FROM_RUNS = ("adapter", "model", "preference.ref_model", "rl.reward_model")
 
 
@@ -333,10 +353,14 @@ def _own_tags(folder: Path) -> list[str]:
 
 
 def _run(
-    row: sqlite3.Row, summary: RunSummary, tags: tuple[str, ...], note: str, place: int | None
+    row: sqlite3.Row,
+    summary: RunSummary,
+    tags: tuple[str, ...],
+    note: str,
+    place: int | None,
+    pid: int | None,
 ) -> Run:
     folder = Path(row["folder"])
-    pid = trainer_of(folder)
     facts = Facts(
         folder=is_run(folder),
         alive=pid is not None,

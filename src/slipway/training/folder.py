@@ -9,6 +9,7 @@ stop            written by others: `now` saves a checkpoint and ends the process
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -103,10 +104,23 @@ def keep_asked(run_dir: Path) -> bool:
 
 
 def _asked(path: Path) -> str:
+    """What the file asks of this process: `now`, `keep`, or nothing.
+
+    A process id after the word says whom it is for; without one it is for whoever trains here.
+    """
     try:
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        words = path.read_text(encoding="utf-8").split() if path.is_file() else []
     except OSError:
         return ""
+    for_me = len(words) == 1 or (len(words) == 2 and words[1] == str(os.getpid()))
+    return words[0] if for_me else ""
+
+
+def _is_addressed_to_me(path: Path) -> bool:
+    try:
+        return path.read_text(encoding="utf-8").split()[1:] == [str(os.getpid())]
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -122,7 +136,8 @@ def stop_flag(run_dir: Path) -> Iterator[Callable[[], None]]:
     """
     asked: list[int] = []
     path = run_dir / STOP
-    path.unlink(missing_ok=True)  # meant for an earlier process
+    if not _is_addressed_to_me(path):
+        path.unlink(missing_ok=True)  # meant for an earlier process
 
     def note(number: int, frame: object) -> None:
         asked.append(number)

@@ -12,7 +12,7 @@ from slipway.cli.commands.runs_change import note, remove, resume, stop, tag
 from slipway.cli.commands.runs_compare import compare_runs
 from slipway.cli.commands.runs_logs import logs
 from slipway.cli.commands.runs_queue import queue
-from slipway.cli.run_text import ago, finding_lines, findings_of, number, state_text
+from slipway.cli.run_text import ago, finding_lines, findings_of, number, sample_lines, state_text
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.jobs.states import RunState
@@ -132,8 +132,7 @@ def brief(run: Run) -> dict[str, Any]:
 @click.option("--all", "everything", is_flag=True, help=str(tr("Show default settings too.")))
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
 def show(name: str, everything: bool, as_json: bool) -> None:
-    from slipway.jobs import Runs
-    from slipway.jobs.details import details
+    from slipway.jobs import Runs, details
 
     with Runs(Home.current()) as index:
         run = index.find(name)
@@ -185,8 +184,9 @@ def _print_facts(run: Run, found: Any) -> None:
     for line in finding_lines(findings_of(run)):
         print(f"  ! {line}")
     for sample in found.samples:
-        print(f"  {tr('sample at step {step}', step=sample.get('step'))}: {sample.get('prompt')}")
-        print(f"    -> {sample.get('answer')}")
+        print(f"  {tr('sample at step {step}', step=sample.get('step'))}")
+        for line in sample_lines(sample):
+            print(f"    {line}")
 
 
 def _eval_line(run: Run) -> str:

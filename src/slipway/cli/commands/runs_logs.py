@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from slipway.cli import output
-from slipway.cli.run_text import finding_lines
+from slipway.cli.run_text import finding_lines, sample_lines
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 
@@ -21,19 +20,17 @@ from slipway.core.paths import Home
 @click.option("-n", "--lines", type=click.IntRange(0), help=str(tr("Only the last so many.")))
 @click.option("--json", "as_json", is_flag=True, help=str(tr("One JSON event in each line.")))
 def logs(name: str, follow: bool, lines: int | None, as_json: bool) -> None:
-    from slipway.jobs import Runs
+    from slipway.jobs import Runs, events_after
     from slipway.jobs.run_folder import trainer_of
-    from slipway.jobs.summary import EVENTS
 
     with Runs(Home.current()) as runs:
         run = runs.find(name)
-    events = run.folder / EVENTS
-    said, end = read_from(events, 0)
+    said, end = events_after(run.folder, 0)
     for event in said if lines is None else said[len(said) - min(lines, len(said)) :]:
         _print(event, as_json)
     while follow:
         alive = trainer_of(run.folder) is not None or _waits(run.id)
-        said, end = read_from(events, end)
+        said, end = events_after(run.folder, end)
         for event in said:
             _print(event, as_json)
         if not alive:
@@ -46,30 +43,6 @@ def _waits(run_id: str) -> bool:
 
     with Runs(Home.current()) as runs:
         return any(item.run_id == run_id for item in Queue(runs).items(ended=False))
-
-
-def read_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """The events of the whole lines after `offset`, and where the next begins."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return [], 0
-    events = []
-    with file:
-        if file.seek(0, 2) < offset:
-            offset = 0  # begun anew
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            offset += len(line)
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
-                events.append(event)
-    return events, offset
 
 
 def _print(event: dict[str, Any], as_json: bool) -> None:
@@ -102,7 +75,7 @@ def _words(event: dict[str, Any]) -> str:
     if kind == "state":
         return f"[{event.get('state')}] {event.get('message', '')}".rstrip()
     if kind == "sample":
-        return f"? {event.get('prompt')}  -> {event.get('answer')}"
+        return "".join(sample_lines(event))
     if kind == "diagnosis":
         return "! " + finding_lines([event])[0]
     rest = {k: v for k, v in event.items() if k not in ("type", "at")}
