@@ -13,6 +13,7 @@ from tests.shared_home import link_shared_folders
 from slipway.cli.main import main
 from slipway.core.manifest import read_manifest
 from slipway.core.paths import Home
+from slipway.evaluation.predictions import read_lines
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[2] / "examples" / "support-en"
@@ -71,8 +72,7 @@ def test_the_gguf_takes_the_letters_of_the_folder(
         *("--rows", "4", "--max-new-tokens", "16", "--choices", str(folder), "--shots", "3"),
     )
     lines = [
-        [json.loads(x) for x in (Path(found["folder"]) / f"choices/{m}.jsonl").open()]
-        for m in ("folder", "gguf")
+        list(read_lines(Path(found["folder"]) / f"choices/{m}.jsonl")) for m in ("folder", "gguf")
     ]
     same = sum(a["given"] == b["given"] for a, b in zip(*lines, strict=True))
     assert same >= 14 and lines[1][0]["how"] == "logprobs"
