@@ -53,11 +53,20 @@ def conversations(rows: int) -> Iterator[str]:
 
 def start(file: Path, model: Path, cache: Path) -> dict[str, Any]:
     """From the command to the first batch, with the token cache at `cache`."""
-    from slipway.datasets import DataSource, EncodeRule, encode_stream, load_tokenizer, open_samples
+    from slipway.datasets import (
+        EncodeRule,
+        dataset_digest,
+        encode_stream,
+        load_dataset,
+        load_tokenizer,
+    )
 
-    stream = open_samples([DataSource(path=str(file))])
     tokens = encode_stream(
-        stream, load_tokenizer(model), EncodeRule(CUTOFF), cache=cache, digest=stream.digest
+        load_dataset(file),  # the whole file in memory: rows are not streamed from disk yet
+        load_tokenizer(model),
+        EncodeRule(CUTOFF),
+        cache=cache,
+        digest=dataset_digest(file),
     )
     order = list(range(len(tokens)))
     random.Random(0).shuffle(order)
@@ -226,7 +235,7 @@ def report(found: dict[str, dict[str, Any]], rows: int) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--model", type=Path, help="folder of a model; default: the starter")
     parser.add_argument("--no-peer", dest="peer", action="store_false")
     parser.add_argument("--no-check", dest="check", action="store_false")
