@@ -102,7 +102,7 @@ def _loss_zero(v: _Values) -> _Words:
             "the loss is {loss:g}: no token is learned, or the numbers overflow",
             **_only(v, "loss"),
         ),
-        tr("look at the labels with `slipway data preview`, and set dtype: fp32"),
+        tr("look at the labels with `slipway data check`, and set dtype: fp32"),
     )
 
 
@@ -131,7 +131,7 @@ def _loss_stands_still(v: _Values) -> _Words:
         ),
         tr(
             "try three times the learning_rate or a larger lora.rank, and look at the data with "
-            "`slipway data preview`"
+            "`slipway data check`"
         ),
     )
 
