@@ -335,6 +335,7 @@ def test_a_time_budget_is_measured_planned_told_and_kept_over_a_resume(
     assert plan["reason"] == "time_budget"
     assert plan["tokens_per_s"] > 0
     assert plan["total_steps"] >= 8
+    assert not [event for event in logs if "estimate" in event]  # it would eat the budget
     found = checkpoint.latest(tmp_path)
     assert found is not None
     assert found[1].plan.total_steps <= plan["total_steps"]

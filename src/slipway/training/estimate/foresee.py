@@ -18,6 +18,9 @@ from slipway.training.estimate.parts import Estimate
 from slipway.training.estimate.work import plan_work
 from slipway.training.spec import TrainSpec
 
+# estimating takes seconds of the budget itself; a run this short is over before it would be of use
+_LEAST_BUDGET_S = 60.0
+
 
 def foresee(
     spec: TrainSpec,
@@ -33,6 +36,9 @@ def foresee(
     Args:
         started: `time.perf_counter()` at the start of the run.
     """
+    if spec.time_budget_s is not None and spec.time_budget_s < _LEAST_BUDGET_S:
+        events.emit("log", message=f"no estimate: the budget is under {_LEAST_BUDGET_S:.0f} s")
+        return None
     process = int(psutil.Process().memory_info().rss)
     try:
         work = plan_work(spec, _lengths(rows), _lengths(heldout))
