@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +49,17 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (SETTINGS, EVENTS, FILE_NAME))
 
 
-def folders_in(home: Home) -> list[Path]:
-    """The run folders in SLIPWAY_HOME/runs, and those elsewhere that were told to `remember`."""
-    here = [p for p in home.runs.iterdir() if p.is_dir()] if home.runs.is_dir() else []
-    return [p for p in (*sorted(here), *_elsewhere(home)) if is_run(p)]
+def new_folders(home: Home, known: Collection[str]) -> list[Path]:
+    """The run folders in SLIPWAY_HOME/runs, and those elsewhere that were told to `remember`.
+
+    Args:
+        known: paths that need not be looked at again.
+    """
+    here: list[Path] = []
+    with suppress(FileNotFoundError), os.scandir(home.runs) as entries:
+        here = [Path(e.path) for e in entries if e.path not in known and e.is_dir()]
+    there = [path for path in _elsewhere(home) if str(path) not in known]
+    return [path for path in (*sorted(here), *there) if is_run(path)]
 
 
 def remember(home: Home, folder: Path) -> None:

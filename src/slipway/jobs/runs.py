@@ -18,9 +18,9 @@ from slipway.core.owner import lives
 from slipway.core.paths import Home
 from slipway.jobs.database import Database
 from slipway.jobs.run_folder import (
-    folders_in,
     is_run,
     manifest_of,
+    new_folders,
     remember,
     remove_folder,
     run_id,
@@ -130,6 +130,15 @@ class Runs:
     def all(self, *, states: Collection[RunState] = (), tags: Collection[str] = ()) -> list[Run]:
         """Every run, newest first; optionally only some states, or those with all of `tags`."""
         self._discover()
+        found = [
+            run
+            for run in self._load("SELECT * FROM runs")
+            if (not states or run.state in states) and set(tags) <= set(run.tags)
+        ]
+        return sorted(found, key=_newest_first)
+
+    def _load(self, query: str, *values: str) -> list[Run]:
+        """The runs of some rows of the index, as they are now."""
         connection = self.database.connection
         marked: dict[str, list[str]] = {}
         for row in connection.execute("SELECT run_id, tag FROM tags ORDER BY tag"):
@@ -141,7 +150,7 @@ class Runs:
         places = {row["run_id"]: place for place, row in enumerate(waiting, 1)}
         started = self.started_by_queue()
         found, read = [], []
-        for row in connection.execute("SELECT * FROM runs").fetchall():
+        for row in connection.execute(query, values).fetchall():
             summary, update = self._summary(row)
             if update:
                 read.append(update)
@@ -150,12 +159,7 @@ class Runs:
             pid = trainer_of(Path(row["folder"])) or started.get(number)
             found.append(_run(row, summary, *known, pid))
         self._cache(read)
-        found = [
-            run
-            for run in found
-            if (not states or run.state in states) and set(tags) <= set(run.tags)
-        ]
-        return sorted(found, key=_newest_first)
+        return found
 
     def started_by_queue(self) -> dict[str, int]:
         """The programs that the queue has started and that live, by the id of their run.
@@ -170,18 +174,17 @@ class Runs:
     def _discover(self) -> None:
         """Enter the folders that nobody registered: of a lost index, or copied here."""
         known = {row[0] for row in self.database.connection.execute("SELECT folder FROM runs")}
-        new = [p for p in folders_in(self.home) if str(p) not in known]
-        if new:
+        if new := new_folders(self.home, known):
             self._quietly(lambda c: [self.enter(c, p, _own_tags(p)) for p in new])
 
     def _summary(self, row: sqlite3.Row) -> tuple[RunSummary, tuple[str, int, int, str] | None]:
         cached = loads(row["summary"]) if row["summary"] else None
-        if cached and not is_run(Path(row["folder"])):
-            return cached, None  # removed by hand: the index still knows how it went
         at = Position(row["inode"], row["offset"]) if cached else Position()
         summary, new = read_on(Path(row["folder"]) / EVENTS, cached or RunSummary(), at)
         if new == at:
             return summary, None
+        if cached and new == Position() and not is_run(Path(row["folder"])):
+            return cached, None  # removed by hand: the index still knows how it went
         return summary, (dumps(summary), new.inode, new.offset, row["id"])
 
     def _cache(self, read: list[tuple[str, int, int, str]]) -> None:
@@ -210,6 +213,9 @@ class Runs:
             NotFoundError: no run is called so.
             ConflictError: several are.
         """
+        by_name = self._load("SELECT * FROM runs WHERE name = ? OR id = ?", name, name)
+        if len(by_name) == 1:
+            return by_name[0]
         runs = self.all()
         path = Path(name).expanduser()
         if path.is_dir() and is_run(path):
