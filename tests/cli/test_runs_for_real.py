@@ -16,11 +16,13 @@ import pytest
 from tests.training.conftest import write_rows
 
 from slipway.cli.main import main
-from slipway.core.events import read_events
+from slipway.core.errors import EXIT_USAGE
+from slipway.core.events import EventLog, read_events
 from slipway.core.manifest import read_manifest
 from slipway.core.paths import Home
 from slipway.jobs import Queue, Runs
 from slipway.testing.tiny import tiny_model
+from slipway.training import load_recipe, train
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,26 @@ def test_train_registers_its_run_wherever_its_folder_is(
     assert shown["settings"]["seed"]["origin"] == "default"
     assert Path(shown["curve"]).is_file()
     assert set(shown["lineage"]) == {"base", "dataset"}
+
+
+def test_resume_takes_only_values_that_do_not_change_the_result(
+    place: Path, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event["type"] == "metric" and event["kind"] == "train" and event["step"] == 12:
+            raise KeyboardInterrupt
+
+    resolved = load_recipe(place / "shop.yaml", ["max_steps=15"])
+    with pytest.raises(KeyboardInterrupt):
+        train(resolved, run_dir=home.runs / "shop", events=EventLog(None, stop))
+    assert main(["runs", "resume", "shop", "learning_rate=0.1"]) == EXIT_USAGE
+    assert "pack_tokens" in capsys.readouterr().err
+    assert main(["runs", "resume", "shop", "pack_tokens=128", "--json"]) == 0
+    assert printed(capsys)["resumed_from"] == 12
+    assert main(["runs", "show", "shop", "--json"]) == 0
+    assert printed(capsys)["settings"]["pack_tokens"] == {"value": 128, "origin": "flag"}
+    assert main(["runs", "resume", "shop"]) == 1
+    assert "finished" in capsys.readouterr().err
 
 
 @pytest.mark.slow

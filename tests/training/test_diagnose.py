@@ -256,11 +256,14 @@ def test_what_an_allocator_asked_for_is_read_from_its_message() -> None:
 
 
 def test_advice_for_memory_depends_on_what_takes_it() -> None:
-    sizes = {"used": 9 * 10**9, "limit": 10**10, "pack_tokens": 4096, "checkpointing": False}
+    sizes = {"used": 9 * 10**9, "limit": 10**10, "pack_tokens": 4096}
     asks = "tried to allocate 2000000000 bytes"
-    error = out_of_memory(asks, fixed=10**9, **sizes)
+    both = ["checkpointing", "quant.bits"]
+    error = out_of_memory(asks, fixed=10**9, offers=both, **sizes)
     assert "pack_tokens=2048" in error.hint_en and "checkpointing" in error.hint_en
-    assert "quant.bits=4" in out_of_memory(asks, fixed=9 * 10**9, **sizes).hint_en
+    assert "checkpointing" not in out_of_memory(asks, fixed=10**9, **sizes).hint_en
+    assert "quant.bits=4" in out_of_memory(asks, fixed=9 * 10**9, offers=both, **sizes).hint_en
+    assert "slipway fit" in out_of_memory(asks, fixed=9 * 10**9, **sizes).hint_en
 
 
 def test_every_pair_of_stage_and_method_has_a_range_or_none_on_purpose() -> None:

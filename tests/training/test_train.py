@@ -481,6 +481,18 @@ def test_a_stop_for_this_process_is_obeyed_though_it_came_before_the_lock(
     assert train(spec, run_dir=tmp_path, events=quiet()).metrics["steps"] == 10
 
 
+def test_as_many_checkpoints_are_kept_as_the_recipe_says(spec: TrainSpec, tmp_path: Path) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event["type"] == "metric" and event["kind"] == "train" and event["step"] == 9:
+            raise KeyboardInterrupt
+
+    many = spec.model_copy(update={"keep_checkpoints": 3, "save_every_steps": 2})
+    with pytest.raises(KeyboardInterrupt):
+        train(many, run_dir=tmp_path, events=quiet(stop))
+    steps = [int(p.name.removeprefix("step-")) for p in (tmp_path / "checkpoints").iterdir()]
+    assert sorted(steps) == [6, 8, 9]
+
+
 def test_a_failure_stands_in_the_runs_events(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         train(make_spec(base, data, cutoff_len=8), run_dir=tmp_path, events=quiet())

@@ -47,7 +47,7 @@ class AtEval:
             raise UsageError(
                 "train.no_eval_rows",
                 tr("`{keys}` needs an eval loss, and no rows are held out", keys=", ".join(wanted)),
-                tr("set val_size=0.1, or give eval_data"),
+                tr("give eval_data, or put rows into the dataset's heldout.jsonl"),
             )
         self._spec, self._run_dir, self._events = spec, run_dir, events
         self._answer, self._state, self._restore = answer, state, restore

@@ -23,8 +23,6 @@ from slipway.core.i18n import tr
 from slipway.training import lora
 from slipway.training.plan import Plan
 
-_KEEP = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -58,8 +56,10 @@ class Progress:
     peak_memory_bytes: int = 0
 
 
-def save(run_dir: Path, progress: Progress, model: nn.Module, optimizer: Any) -> Path:
-    """Write the checkpoint of a step, then remove all but the newest `_KEEP`.
+def save(
+    run_dir: Path, progress: Progress, model: nn.Module, optimizer: Any, *, keep: int = 2
+) -> Path:
+    """Write the checkpoint of a step, then remove all but the newest `keep`.
 
     Raises:
         ResourceError: the disk is full; older checkpoints are untouched.
@@ -77,7 +77,7 @@ def save(run_dir: Path, progress: Progress, model: nn.Module, optimizer: Any) ->
     with new_folder(folder) as temporary:
         write_bytes(temporary / "state.pt", buffer.getvalue())
         write_json(temporary / "checkpoint.json", asdict(progress))
-    for old in _folders(run_dir)[:-_KEEP]:
+    for old in _folders(run_dir)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal
@@ -172,7 +173,13 @@ _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def out_of_memory(
-    message: str, *, used: int, limit: int, fixed: int, pack_tokens: int, checkpointing: bool
+    message: str,
+    *,
+    used: int,
+    limit: int,
+    fixed: int,
+    pack_tokens: int,
+    offers: Collection[str] = (),
 ) -> ResourceError:
     """The error of a step that did not fit, with what to change and by how much.
 
@@ -181,7 +188,7 @@ def out_of_memory(
         used: bytes in use when it happened.
         limit: bytes there are.
         fixed: bytes in use before the first step: weights and what else does not shrink.
-        checkpointing: whether activations are computed twice already.
+        offers: keys that could still be set: `checkpointing`, `quant.bits`.
     """
     asked = asked_bytes(message) or 0
     numbers = {"used": used / 1e9, "asked": asked / 1e9, "limit": limit / 1e9, "n": pack_tokens}
@@ -191,17 +198,20 @@ def out_of_memory(
         **numbers,
     )
     if fixed > 0.85 * limit or pack_tokens <= 64:
-        hint = tr(
-            "the model alone takes {fixed:.2f} GB: set quant.bits=4 with method: lora, or take a "
-            "smaller model; `slipway fit` says what fits",
-            fixed=fixed / 1e9,
+        hint = (
+            tr("the model alone takes {fixed:.2f} GB: set quant.bits=4", fixed=fixed / 1e9)
+            if "quant.bits" in offers
+            else tr(
+                "the model alone takes {fixed:.2f} GB; `slipway fit` says what fits here",
+                fixed=fixed / 1e9,
+            )
         )
         return ResourceError("train.out_of_memory", words, hint)
     better = smaller_pack(pack_tokens, used + asked, round(0.9 * limit), fixed)
     hint = (
-        tr("run it again with `pack_tokens={n}`", n=better)
-        if checkpointing
-        else tr("run it again with `pack_tokens={n}`, or with `checkpointing=on`", n=better)
+        tr("run it again with `pack_tokens={n}`, or with `checkpointing=on`", n=better)
+        if "checkpointing" in offers
+        else tr("run it again with `pack_tokens={n}`", n=better)
     )
     return ResourceError("train.out_of_memory", words, hint)
 

@@ -77,8 +77,8 @@ def _memory_tight(v: _Values) -> _Words:
             total=v["total"] / 1e9,
         ),
         tr(
-            "stop it and resume with pack_tokens={better} (now {pack_tokens}), or set "
-            "checkpointing: on",
+            "`slipway runs stop RUN`, then `slipway runs resume RUN pack_tokens={better}` (now "
+            "{pack_tokens})",
             **_only(v, "better", "pack_tokens"),
         ),
     )
@@ -92,7 +92,7 @@ def _probably_killed(v: _Values) -> _Words:
             used=v["used"] / 1e9,
             total=v["total"] / 1e9,
         ),
-        tr("halve pack_tokens, or set checkpointing: on, then resume"),
+        tr("go on with half the pack_tokens: `slipway runs resume RUN pack_tokens=...`"),
     )
 
 

@@ -42,7 +42,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "neftune_alpha": lambda value: value is None,
     "checkpointing": lambda value: value != "on",
     "compile": lambda value: value != "on",
-    "keep_checkpoints": lambda value: value == 2,
     "fsdp": lambda value: value is None,
     "deepspeed": lambda value: value is None,
     "dtype": lambda value: value != "fp16",

@@ -24,6 +24,7 @@ from slipway.training.diagnose import (
     out_of_memory,
 )
 from slipway.training.folder import CURVE, EVENTS
+from slipway.training.obeyed import NOT_YET
 from slipway.training.report_to import open_sinks
 from slipway.training.spec import Resolved, TrainSpec
 
@@ -133,8 +134,17 @@ class Diagnosis:
             limit=self._total,
             fixed=self._fixed,
             pack_tokens=min(spec.pack_tokens, spec.batch_tokens),
-            checkpointing=spec.checkpointing == "on",
+            offers=self._offers(),
         )
+
+    def _offers(self) -> list[str]:
+        """Keys that save memory, that the recipe does not use, and that training obeys."""
+        spec = self._spec
+        unused = {
+            "checkpointing": spec.checkpointing != "on",
+            "quant.bits": spec.quant.bits is None and spec.method in ("lora", "oft"),
+        }
+        return [key for key, free in unused.items() if free and key not in NOT_YET]
 
     def _tell(self, finding: Finding | None, *, known: bool = False) -> None:
         if finding is None or (not known and finding.code in self._watch.told):

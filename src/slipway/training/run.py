@@ -41,7 +41,7 @@ from slipway.training.observers import observed, title_of
 from slipway.training.spec import Resolved, TrainSpec
 
 # keys that change neither the plan nor, but for rounding, the weights
-_NEUTRAL = frozenset(
+NEUTRAL = frozenset(
     [
         "label",
         "tags",
@@ -161,7 +161,7 @@ def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
     identity = {"base": base, "dataset": dataset_digest(Path(spec.sources[0].path))}
     if spec.eval_data:
         identity["eval_dataset"] = dataset_digest(Path(spec.eval_sources[0].path))
-    identity["recipe"] = "sha256:" + sha256_json(spec.model_dump(exclude=set(_NEUTRAL)))
+    identity["recipe"] = "sha256:" + sha256_json(spec.model_dump(exclude=set(NEUTRAL)))
     return identity
 
 

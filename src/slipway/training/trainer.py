@@ -190,7 +190,7 @@ class Trainer:
             speed = self.measure()
             step_s = sum(self.lengths) / self._steps(1, None) / speed
             start = time.perf_counter()
-            checkpoint.save(self.run_dir, progress, self.model, self.optimizer)
+            self._write(progress)
             checkpoint.remove_all(self.run_dir)
             costs = Costs(step_s, eval_s, time.perf_counter() - start, _FINISH_S)
             left = spec.time_budget_s - (time.perf_counter() - started)
@@ -218,7 +218,7 @@ class Trainer:
         )
         seconds = time.perf_counter() - started
         progress = replace(progress, plan=replace(plan, prepared_s=seconds), seconds=seconds)
-        checkpoint.save(self.run_dir, progress, self.model, self.optimizer)
+        self._write(progress)
         return progress
 
     def run(self, progress: Progress) -> Progress:
@@ -298,9 +298,13 @@ class Trainer:
         by_steps = every is not None and step % every == 0
         return by_steps or time.monotonic() - saved_at >= self.spec.save_every_s
 
+    def _write(self, progress: Progress) -> Path:
+        keep = self.spec.keep_checkpoints
+        return checkpoint.save(self.run_dir, progress, self.model, self.optimizer, keep=keep)
+
     def _save(self, progress: Progress, begun: float) -> None:
         progress = replace(progress, seconds=time.perf_counter() - begun)
-        folder = checkpoint.save(self.run_dir, progress, self.model, self.optimizer)
+        folder = self._write(progress)
         self.events.emit("artefact", kind="checkpoint", step=progress.step, path=str(folder))
 
     def _advance(

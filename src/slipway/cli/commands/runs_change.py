@@ -61,21 +61,40 @@ def _state_now(runs: object, run_id: str) -> str:
 
 
 @click.command(
-    help=str(tr("Go on with a run from its last checkpoint, with the values it was started with."))
+    help=str(
+        tr(
+            "Go on with a run from its last checkpoint, with the values it was started with. "
+            "KEY=VALUE may change those that do not change the result, such as pack_tokens."
+        )
+    )
 )
 @click.argument("name", metavar="RUN")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--queue", is_flag=True, help=str(tr("Put it at the end of the queue and return.")))
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
-def resume(name: str, queue: bool, as_json: bool) -> None:
+def resume(name: str, overrides: tuple[str, ...], queue: bool, as_json: bool) -> None:
     from slipway.cli.run_screen import queue_run, train_run
     from slipway.jobs import Runs
     from slipway.training.folder import read_settings
+    from slipway.training.run import NEUTRAL
+    from slipway.training.spec.load import with_overrides
 
     with Runs(Home.current()) as runs:
         run = runs.find(name)
         run.require("resume")
+    for item in overrides:
+        if (key := item.partition("=")[0]) not in NEUTRAL:
+            raise UsageError(
+                "runs.other_result",
+                tr("`{key}` would change the result, so it cannot be changed in between", key=key),
+                tr(
+                    "train anew with it; these may be changed: {names}",
+                    names=", ".join(sorted(NEUTRAL)),
+                ),
+            )
+    resolved = with_overrides(read_settings(run.folder), overrides)
     start = queue_run if queue else train_run
-    start(read_settings(run.folder), run.folder, fresh=False, as_json=as_json)
+    start(resolved, run.folder, fresh=False, as_json=as_json)
 
 
 @click.command(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,6 +101,23 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     }
     spec = resolve_places(spec, _places(path, origins))
     return Resolved(spec, origins, path)
+
+
+def with_overrides(resolved: Resolved, overrides: Sequence[str]) -> Resolved:
+    """A recipe that is known already, with some of its values replaced by `key=value`.
+
+    Raises:
+        UsageError: a key that is unknown, or a value of the wrong type or range.
+        NotFoundError: a path that does not exist.
+    """
+    flags = _flags(_pairs(overrides))
+    values = {**flatten(resolved.spec.model_dump()), **flags}
+    command_line = tr("the command line")
+    hint = tr("see `docs/recipe.md` for every key")
+    spec = validate(values, lambda key: (key, command_line), hint)
+    origins: dict[str, Origin] = {**resolved.origins, **dict.fromkeys(flags, "flag")}
+    spec = resolve_places(spec, {key: [Path.cwd()] for key in _PATHS})
+    return replace(resolved, spec=spec, origins=origins)
 
 
 def _places(path: Path, origins: Mapping[str, Origin]) -> dict[str, Sequence[Path]]:
