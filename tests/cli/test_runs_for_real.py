@@ -20,7 +20,7 @@ from slipway.core.errors import EXIT_USAGE
 from slipway.core.events import EventLog, read_events
 from slipway.core.manifest import read_manifest
 from slipway.core.paths import Home
-from slipway.jobs import Queue, Runs
+from slipway.jobs import Queue, QueueItem, Runs
 from slipway.testing.tiny import tiny_model
 from slipway.training import load_recipe, train
 
@@ -156,8 +156,14 @@ def test_a_queue_outlives_kills_of_its_worker_and_its_trainer(
     wait_until(lambda: len(set(steps(first.folder))) > 40)
     assert main(["runs", "stop", first.run_id]) == 0
     wait_until(lambda: state_of(home, last.run_id) == "finished")
-    with Runs(home) as runs:
-        items = Queue(runs).items()
+
+    def items_now() -> list[QueueItem]:
+        with Runs(home) as runs:
+            return Queue(runs).items()
+
+    # the worker writes the end down a moment after the run has ended
+    wait_until(lambda: items_now()[-1].state != "running")
+    items = items_now()
     assert [item.state for item in items] == ["stopped", "done", "done"]
     assert items[0].attempts == 2
 
