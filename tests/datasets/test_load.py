@@ -168,13 +168,13 @@ def bot(text: object) -> dict[str, object]:
         ),
         (
             {"messages": [user("x"), {"role": "tool", "content": "y"}]},
-            "messages[1].role",
-            "unsupported",
+            "messages[1].content",
+            "role_order",
         ),
         (
             {"messages": [user("x"), {"role": "assistant", "tool_calls": [1], "content": None}]},
-            "messages[1]",
-            "unsupported",
+            "messages[1].tool_calls[0]",
+            "wrong_type",
         ),
         ({"messages": [user("x"), user("y"), bot("z")]}, "messages[1].content", "role_order"),
         ({"messages": [bot("y"), user("x"), bot("z")]}, "messages[0].content", "role_order"),
@@ -193,7 +193,7 @@ def bot(text: object) -> dict[str, object]:
         ),
         ({"instruction": "x"}, "output", "missing_field"),
         ({"instruction": "x", "output": "y", "history": [["a"]]}, "history[0]", "wrong_type"),
-        ({"text": "plain"}, "", "unknown_format"),
+        ({"words": "plain"}, "", "unknown_format"),
     ],
 )
 def test_each_fault_is_named_by_field_and_code(

@@ -14,8 +14,9 @@ from slipway.datasets.encode import (
 )
 from slipway.datasets.load import dataset_digest, load_dataset
 from slipway.datasets.model import Message, Role, RowProblem, Sample, Split
+from slipway.datasets.open import SampleStream, open_samples
 from slipway.datasets.packing import Pack, pack
-from slipway.datasets.rows import split_files
+from slipway.datasets.rows import split_files, split_parts
 from slipway.datasets.rule import EncodeRule, Thinking
 from slipway.datasets.stats import DatasetStats, SplitStats, TokenStats, dataset_stats
 from slipway.datasets.stream import encode_stream
@@ -43,6 +44,7 @@ __all__ = [
     "Role",
     "RowProblem",
     "Sample",
+    "SampleStream",
     "SimilarPair",
     "Split",
     "SplitStats",
@@ -63,8 +65,10 @@ __all__ = [
     "list_cached",
     "load_dataset",
     "load_tokenizer",
+    "open_samples",
     "pack",
     "remove_cached",
     "save_template",
     "split_files",
+    "split_parts",
 ]

@@ -1,22 +1,22 @@
-"""Datasets into samples: read, recognise the format, hold every row to the rules."""
+"""Datasets read whole; see `open_samples` for what does not fit into memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.core.errors import InputError, NotFoundError
 from slipway.core.files import sha256_file, sha256_json
-from slipway.core.i18n import Text, tr
-from slipway.datasets.formats import KEYS, PARSERS, FieldProblems, Parsed, detect
+from slipway.core.i18n import tr
 from slipway.datasets.model import Format, RowProblem, Sample, Split
-from slipway.datasets.rows import RawRow, read_rows, split_files
+from slipway.datasets.rows import split_parts
+from slipway.datasets.samples import Notes, read_samples
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One file read whole: its good rows and everything wrong with the others.
+    """A file read whole: its good rows and everything wrong with the others.
 
     Attributes:
         unused_keys: top-level keys that the format does not use -> how many rows have them.
@@ -29,108 +29,67 @@ class Loaded:
     unused_keys: dict[str, int] = field(default_factory=dict)
 
 
-def read_file(file: Path) -> Loaded:
-    """Read one file to its end, collecting every problem."""
-    read = list(read_rows(file))
-    rows = [row for row in read if isinstance(row, RawRow)]
-    loaded = Loaded(file, detect(row.value for row in rows))
-    if loaded.format is None:
-        loaded.problems.extend(row for row in read if isinstance(row, RowProblem))
-        if rows:
-            loaded.problems.append(RowProblem(file, rows[0].line, "", "unknown_format", _no_key()))
-        return loaded
-    first_lines: dict[str, int] = {}
-    for row in read:
-        if isinstance(row, RowProblem):
-            loaded.problems.append(row)
-            continue
-        for key in row.value.keys() - KEYS[loaded.format]:
-            loaded.unused_keys[key] = loaded.unused_keys.get(key, 0) + 1
-        sample, problems = _sample(row, loaded.format, first_lines)
-        loaded.problems.extend(problems)
-        if sample:
-            loaded.samples.append(sample)
-    return loaded
-
-
-def _no_key() -> Text:
-    return tr("a row needs `messages` (OpenAI), `conversations` (ShareGPT) or `instruction`")
-
-
-def _sample(
-    row: RawRow, format: Format, first_lines: dict[str, int]
-) -> tuple[Sample | None, list[RowProblem]]:
-    try:
-        parsed = PARSERS[format](row.value)
-        faults = list(_faults(parsed, next(iter(KEYS[format] & {"messages", "conversations"}), "")))
-    except FieldProblems as error:
-        return None, [RowProblem(row.file, row.line, *fault) for fault in error.problems]
-    row_id = parsed.id or f"{row.file.stem}:{row.line}"
-    if row_id in first_lines:
-        reason = tr("the id `{id}` was used in line {line}", id=row_id, line=first_lines[row_id])
-        faults.append(("id", "duplicate_id", reason))
-    first_lines.setdefault(row_id, row.line)
-    if faults:
-        return None, [RowProblem(row.file, row.line, *fault) for fault in faults]
-    messages = tuple(message for _, message in parsed.messages)
-    return Sample(row_id, messages, row.file, row.line, parsed.topic), []
-
-
-def _faults(parsed: Parsed, whole: str) -> Iterator[tuple[str, str, Text]]:
-    """Rules on the conversation; `whole` names the field when all of it is meant."""
-    if not parsed.messages:
-        yield whole, "empty", tr("there is no turn")
-        return
-    wanted = "user"
-    for index, (at, message) in enumerate(parsed.messages):
-        if not message.content.strip():
-            yield at, "empty_text", tr("the text is empty")
-        if message.role == "system":
-            if index:
-                yield at, "role_order", tr("a system turn may only be the first")
-        elif message.role != wanted:
-            reason = tr(
-                "expected a turn of `{wanted}`, found `{found}`", wanted=wanted, found=message.role
-            )
-            yield at, "role_order", reason
-            wanted = "assistant" if message.role == "user" else "user"
+def read_file(file: Path | Sequence[Path]) -> Loaded:
+    """Read one file, or the parts of one split, to the end, collecting every problem."""
+    files = (file,) if isinstance(file, Path) else tuple(file)
+    notes = Notes()
+    samples: list[Sample] = []
+    problems: list[RowProblem] = []
+    for row in read_samples(files, notes=notes):
+        if isinstance(row, Sample):
+            samples.append(row)
         else:
-            wanted = "assistant" if wanted == "user" else "user"
-    last_at, last = parsed.messages[-1]
-    if all(message.role != "assistant" for _, message in parsed.messages):
-        yield whole or last_at, "no_assistant", tr("there is no assistant turn to learn from")
-    elif last.role != "assistant":
-        yield last_at, "last_turn", tr("the last turn must be the assistant's")
+            problems.extend(row)
+    return Loaded(files[0], notes.format, samples, problems, dict(notes.unused_keys))
 
 
 def load_dataset(path: Path, split: Split = "train") -> list[Sample]:
     """The samples of one split, in file order.
 
     Args:
-        path: a folder with `train.jsonl` and perhaps `heldout.jsonl` (or `.json`), or one file,
-            which then is the train split. OpenAI, ShareGPT and Alpaca rows are recognised.
+        path: a folder with `train.jsonl` and perhaps `heldout.jsonl`, or one file, which then is
+            the train split; see `split_parts` for what else there may be.
 
     Raises:
         NotFoundError: no such dataset or split.
         InputError: the first bad row, with file, line, field and reason.
     """
-    files = split_files(path)
+    files = split_parts(path)
     if split not in files:
-        raise NotFoundError(
-            "data.no_split",
-            tr("{path} has no {split} split", path=str(path), split=split),
-            tr("put the rows that are kept for the test into {split}.jsonl", split=split),
-        )
+        raise no_split(str(path), split)
     loaded = read_file(files[split])
     if loaded.problems:
         raise bad_row(loaded.problems[0], more=len(loaded.problems) - 1, dataset=path)
     return loaded.samples
 
 
-def bad_row(problem: RowProblem, *, more: int, dataset: Path) -> InputError:
-    """The error for a bad row, saying how many other problems there are."""
-    hint = tr(
-        "see all problems ({count}) with `slipway data check {path}`", count=more + 1, path=dataset
+def no_split(dataset: str, split: Split) -> NotFoundError:
+    """The error for a split that a dataset does not have."""
+    return NotFoundError(
+        "data.no_split",
+        tr("{path} has no {split} split", path=dataset, split=split),
+        tr("put the rows that are kept for the test into {split}.jsonl", split=split),
+    )
+
+
+def bad_row(problem: RowProblem, *, more: int | None, dataset: Path | str) -> InputError:
+    """The error for a bad row.
+
+    Args:
+        more: how many other problems there are; None: nobody has looked.
+    """
+    hint = (
+        tr(
+            "see all problems with `slipway data check {path}`, or leave such rows out with "
+            "`bad_rows: skip`",
+            path=dataset,
+        )
+        if more is None
+        else tr(
+            "see all problems ({count}) with `slipway data check {path}`",
+            count=more + 1,
+            path=dataset,
+        )
     )
     if problem.field:
         message = tr(
@@ -146,5 +105,11 @@ def bad_row(problem: RowProblem, *, more: int, dataset: Path) -> InputError:
 
 def dataset_digest(path: Path) -> str:
     """`sha256:<hex>` over the bytes of the dataset's split files; its identity in a lineage."""
-    files = split_files(path)
-    return "sha256:" + sha256_json({split: sha256_file(file) for split, file in files.items()})
+    return "sha256:" + sha256_json(
+        {split: _digest(files) for split, files in split_parts(path).items()}
+    )
+
+
+def _digest(files: Sequence[Path]) -> str | list[str]:
+    digests = [sha256_file(file) for file in files]
+    return digests[0] if len(digests) == 1 else digests

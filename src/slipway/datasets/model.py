@@ -15,7 +15,7 @@ from slipway.core.i18n import Text
 
 Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "heldout"]
-Format = Literal["openai", "alpaca", "sharegpt", "text"]
+Format = Literal["openai", "alpaca", "sharegpt", "trl", "text"]
 SampleKind = Literal["chat", "preference", "feedback", "text"]
 
 
@@ -81,6 +81,15 @@ class Sample:
         if self.desirable is not None:
             return "feedback"
         return "chat" if self.messages else "text"
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """A row as it stands in the file; `line` is the row's number in a table."""
+
+    file: Path
+    line: int
+    value: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,30 +1,41 @@
-"""Foreign row shapes; each module has `parse(row) -> Parsed` and raises `FieldProblem`s."""
+"""Foreign row shapes; each module has `parse(row, layout) -> Parsed`, raising `FieldProblems`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from slipway.datasets.formats import alpaca, openai, sharegpt
+from slipway.datasets.formats import alpaca, chat, text, trl
 from slipway.datasets.formats.fields import FieldProblems, Parsed
+from slipway.datasets.formats.layout import LAYOUTS, Layout, Tags
 from slipway.datasets.model import Format
 
-__all__ = ["KEYS", "PARSERS", "FieldProblems", "Parsed", "detect"]
+__all__ = [
+    "KEYS",
+    "LAYOUTS",
+    "PARSERS",
+    "FieldProblems",
+    "Layout",
+    "Parsed",
+    "Tags",
+    "detect",
+]
 
-PARSERS: dict[Format, Callable[[dict[str, Any]], Parsed]] = {
-    "openai": openai.parse,
-    "sharegpt": sharegpt.parse,
+PARSERS: dict[Format, Callable[[dict[str, Any], Layout], Parsed]] = {
+    "openai": chat.parse,
+    "sharegpt": chat.parse,
     "alpaca": alpaca.parse,
+    "trl": trl.parse,
+    "text": text.parse,
 }
-KEYS: dict[Format, frozenset[str]] = {
-    "openai": openai.KEYS,
-    "sharegpt": sharegpt.KEYS,
-    "alpaca": alpaca.KEYS,
-}
+KEYS: dict[Format, frozenset[str]] = {format: LAYOUTS[format].keys() for format in LAYOUTS}
 _TELLING: dict[str, Format] = {
     "messages": "openai",
     "conversations": "sharegpt",
     "instruction": "alpaca",
+    "prompt": "trl",
+    "chosen": "trl",
+    "text": "text",
 }
 
 
