@@ -265,9 +265,7 @@ def _items(file: Path, pieces: _Pieces) -> Iterator[RawRow | RowProblem]:
             character = pieces.skip()
     pieces.mark()
     if not character:
-        yield problem(
-            file, pieces.line, "broken_json", tr("the list is not closed with `]`")
-        )
+        yield problem(file, pieces.line, "broken_json", tr("the list is not closed with `]`"))
         return
     pieces.at += 1
     if pieces.skip():

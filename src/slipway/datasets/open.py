@@ -105,7 +105,9 @@ class SampleStream:
         """The samples of a part; bad rows are noted if `counted`."""
         notes = Notes()
         rows = read_samples(part.files, part.layout, notes, self._picks(part))
-        good = (row for row in rows if isinstance(row, Sample) or self._left_out(part, row, counted))
+        good = (
+            row for row in rows if isinstance(row, Sample) or self._left_out(part, row, counted)
+        )
         several = len(self.parts) > 1
         for sample in islice(good, part.limit):
             assert isinstance(sample, Sample)
@@ -252,9 +254,7 @@ def open_samples(
     return SampleStream(parts, mix, seed, bad_rows)
 
 
-def _part(
-    source: DataSource, split: Split, stage: str, max_samples: int | None
-) -> Part | None:
+def _part(source: DataSource, split: Split, stage: str, max_samples: int | None) -> Part | None:
     """The part that a source names; None when it has no such split."""
     limit = source.max_samples or max_samples
     if source.info is not None:

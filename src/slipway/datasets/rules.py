@@ -47,10 +47,14 @@ def _order(messages: list[At], *, free_results: bool) -> Iterator[Fault]:
                 yield at, "role_order", tr("a system turn may only be the first")
             continue
         if message.role not in wanted:
-            yield at, "role_order", tr(
-                "expected a turn of `{wanted}`, found `{found}`",
-                wanted=" / ".join(wanted),
-                found=message.role,
+            yield (
+                at,
+                "role_order",
+                tr(
+                    "expected a turn of `{wanted}`, found `{found}`",
+                    wanted=" / ".join(wanted),
+                    found=message.role,
+                ),
             )
         if message.role == "user":
             wanted = ("assistant",)

@@ -72,7 +72,9 @@ def csv_rows(file: Path, data: IO[bytes]) -> Iterator[RawRow | RowProblem]:
                 row = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
                 yield RawRow(file, line, row)
             elif cells:
-                reason = tr("{found} cells, but {wanted} columns", found=len(cells), wanted=len(header))
+                reason = tr(
+                    "{found} cells, but {wanted} columns", found=len(cells), wanted=len(header)
+                )
                 yield problem(file, line, "cells", reason)
             line = reader.line_num + 1
     except _Undecodable as broken:
@@ -92,9 +94,7 @@ def parquet_rows(file: Path, data: IO[bytes]) -> Iterator[RawRow | RowProblem]:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise missing_extra("pyarrow", "tables") from error
-    yield from _batches(
-        file, pa, lambda: pq.ParquetFile(data).iter_batches(batch_size=_BATCH_ROWS)
-    )
+    yield from _batches(file, pa, lambda: pq.ParquetFile(data).iter_batches(batch_size=_BATCH_ROWS))
 
 
 def arrow_rows(file: Path, data: IO[bytes]) -> Iterator[RawRow | RowProblem]:
@@ -144,4 +144,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, list):
         return [_cell(item) for item in value]
     return value
-
