@@ -70,7 +70,7 @@ def test_bad_rows_stop_at_the_row_or_are_counted_and_named(tmp_path: Path) -> No
     good = json.dumps(row("a", "b"))
     path.write_text("\n".join([good, "{", json.dumps({"messages": []}), good]))
     source = DataSource(path=str(path))
-    with pytest.raises(InputError, match="a.jsonl:2") as caught:
+    with pytest.raises(InputError, match=r"a\.jsonl:2") as caught:
         list(open_samples([source]))
     assert "bad_rows: skip" in caught.value.hint_en
     stream = open_samples([source], bad_rows="skip")

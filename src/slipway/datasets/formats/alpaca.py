@@ -1,8 +1,8 @@
 """Alpaca rows: instruction, input, output, system, history ([[question, answer], ...]).
 
 The question is the instruction and, when there is one, the input on the next line. Answers in
-`history` are learned like the last one, as LLaMA Factory does. With `chosen` and `rejected` a row is
-a pair, with `kto_tag` (or a true or false `label`) its output is marked good or bad.
+`history` are learned like the last one, as LLaMA Factory does. With `chosen` and `rejected` a row
+is a pair, with `kto_tag` (or a true or false `label`) its output is marked good or bad.
 """
 
 from __future__ import annotations
