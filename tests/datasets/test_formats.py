@@ -177,7 +177,7 @@ _NAMES = (
     "messages conversations instruction input output history system tools chosen rejected "
     "prompt completion label kto_tag text id topic"
 )
-KEYS = st.sampled_from(_NAMES.split())  # noqa: SIM905
+KEYS = st.sampled_from(_NAMES.split())
 
 
 @settings(max_examples=200, deadline=None)
