@@ -53,20 +53,12 @@ def conversations(rows: int) -> Iterator[str]:
 
 def start(file: Path, model: Path, cache: Path) -> dict[str, Any]:
     """From the command to the first batch, with the token cache at `cache`."""
-    from slipway.datasets import (
-        EncodeRule,
-        dataset_digest,
-        encode_stream,
-        load_dataset,
-        load_tokenizer,
-    )
+    from slipway.datasets import EncodeRule, encode_stream, load_tokenizer, open_samples
+    from slipway.datasets.source import DataSource
 
+    stream = open_samples([DataSource(path=str(file))])
     tokens = encode_stream(
-        load_dataset(file),  # the whole file in memory: rows are not streamed from disk yet
-        load_tokenizer(model),
-        EncodeRule(CUTOFF),
-        cache=cache,
-        digest=dataset_digest(file),
+        stream, load_tokenizer(model), EncodeRule(CUTOFF), cache=cache, digest=stream.digest
     )
     order = list(range(len(tokens)))
     random.Random(0).shuffle(order)

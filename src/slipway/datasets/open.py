@@ -73,7 +73,7 @@ class SampleStream:
         parts = [
             {
                 "name": part.name,
-                "files": [sha256_file(file) for file in part.files],
+                "files": [[file.name, sha256_file(file)] for file in part.files],  # ids hold names
                 "layout": repr(part.layout),
                 "numbers": [part.weight, part.limit, part.draw],
             }

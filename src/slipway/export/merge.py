@@ -267,12 +267,14 @@ def _prove(
 def _probes(model: Path, run_dir: Path) -> Iterator[list[int]]:
     """Token ids to compare on: held-out rows of the run's data, then fixed ones, about 500."""
     from slipway.datasets import encode_all, load_dataset, load_tokenizer
+    from slipway.training.spec.keys import as_sources
 
     tokenizer = load_tokenizer(model, chat=False)
     recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
     left = _PROBE_TOKENS
     try:
-        rows = encode_all(load_dataset(Path(recipe["data"]), "heldout"), tokenizer, 256).rows
+        data = Path(as_sources(recipe["data"])[0].path)
+        rows = encode_all(load_dataset(data, "heldout"), tokenizer, 256).rows
     except SlipwayError:  # the data may be gone by now: the fixed probes remain
         rows = []
     for row in rows[:8]:

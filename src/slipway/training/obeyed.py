@@ -14,13 +14,11 @@ from slipway.training.spec import TrainSpec
 from slipway.training.spec.validate import flatten
 
 
-def _one_plain(data: Any) -> bool:
-    """One dataset that is a file or folder, without a registry or limit of its own."""
-    if data is None or isinstance(data, str):
-        return True
-    if len(data) != 1:
-        return False
-    return isinstance(data[0], str) or not (data[0]["info"] or data[0]["max_samples"])
+def _no_registry(data: Any) -> bool:
+    """Datasets that are files or folders, none a name in a registry."""
+    return not isinstance(data, list) or not any(
+        isinstance(one, dict) and one["info"] for one in data
+    )
 
 
 # dotted key -> whether a value asks for nothing that is missing
@@ -34,10 +32,8 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "lora.plus_ratio": lambda value: value is None,
     "lora.extra_modules": lambda value: not value,
     "quant.bits": lambda value: value is None,
-    "data": _one_plain,
-    "eval_data": _one_plain,
-    "val_size": lambda value: value == 0,
-    "max_samples": lambda value: value is None,
+    "data": _no_registry,
+    "eval_data": _no_registry,
     "optimizer": lambda value: value == "adamw",
     "neftune_alpha": lambda value: value is None,
     "checkpointing": lambda value: value != "on",

@@ -156,11 +156,11 @@ def _train(
 
 
 def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
-    from slipway.datasets import dataset_digest
+    from slipway.training.token_sets import data_identity
 
-    identity = {"base": base, "dataset": dataset_digest(Path(spec.sources[0].path))}
+    identity = {"base": base, "dataset": data_identity(spec.sources)}
     if spec.eval_data:
-        identity["eval_dataset"] = dataset_digest(Path(spec.eval_sources[0].path))
+        identity["eval_dataset"] = data_identity(spec.eval_sources)
     identity["recipe"] = "sha256:" + sha256_json(spec.model_dump(exclude=set(NEUTRAL)))
     return identity
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.core.errors import InputError, NotFoundError
 from slipway.core.events import EventLog
+from slipway.core.files import sha256_json
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.datasets.model import SampleKind
@@ -17,8 +19,11 @@ from slipway.training.spec.keys import Stage
 
 if TYPE_CHECKING:
     from slipway.datasets import Encoded, EncodeRule, TokenSet
-    from slipway.datasets.model import Split
+    from slipway.datasets.open import DividedStream, SampleStream
+    from slipway.datasets.source import DataSource
     from slipway.datasets.stream import OnProgress
+
+    Samples = SampleStream | DividedStream
 
 _TELL_EVERY_S = 5.0
 KINDS: dict[Stage, SampleKind] = {
@@ -78,30 +83,64 @@ def token_sets(
     Raises:
         SlipwayError: the data cannot be read or encoded.
     """
-    from slipway.datasets import dataset_digest, encode_stream, load_dataset
+    from slipway.datasets import encode_stream
 
     rule, cache = rule_of(spec), Home.current().token_cache
 
-    def encode(path: Path, split: Split) -> TokenSet:
+    def encode(stream: Samples) -> TokenSet:
         tokens = encode_stream(
-            load_dataset(path, split),
+            stream,
             tokenizer,
             rule,
             cache=cache,
-            digest=f"{dataset_digest(path)}:{split}",
+            digest=stream.digest,
             bad_rows=spec.bad_rows,
             on_progress=on_progress,
         )
-        hold_to_stage(tokens.kind if len(tokens) else KINDS[spec.stage], spec.stage, path)
+        names = ", ".join(source.path for source in spec.sources)
+        hold_to_stage(tokens.kind if len(tokens) else KINDS[spec.stage], spec.stage, names)
         return tokens
 
-    train = encode(Path(spec.sources[0].path), "train")
+    train, heldout = streams(spec)
+    return encode(train), encode(heldout) if heldout else None
+
+
+def streams(spec: TrainSpec) -> tuple[Samples, Samples | None]:
+    """The samples to train on and those of the eval loss, as the recipe's data keys say.
+
+    `eval_data` goes before `val_size`, which goes before the heldout splits of `data`.
+
+    Raises:
+        SlipwayError: a dataset is missing, or the keys contradict each other.
+    """
+    from slipway.datasets import open_samples
+
+    opened = partial(open_samples, seed=spec.seed, bad_rows=spec.bad_rows, stage=spec.stage)
+    train = opened(spec.sources, mix=spec.mix, max_samples=spec.max_samples)
     if spec.eval_sources:
-        return train, encode(Path(spec.eval_sources[0].path), "train")
+        return train, opened(spec.eval_sources)
+    if spec.val_size:
+        return train.divided(spec.val_size, spec.seed)
+    whole = tuple(source.model_copy(update={"max_samples": None}) for source in spec.sources)
     try:
-        return train, encode(Path(spec.sources[0].path), "heldout")
+        return train, opened(whole, "heldout", mix=spec.mix)
     except NotFoundError:
         return train, None
+
+
+def data_identity(sources: Sequence[DataSource]) -> str:
+    """`sha256:<hex>` of the datasets of a recipe: of one as `dataset_digest`, of several together.
+
+    Raises:
+        NotFoundError: a dataset is missing.
+    """
+    from slipway.datasets import dataset_digest
+
+    digests = [dataset_digest(Path(source.path)) for source in sources]
+    limits = [(source.weight, source.max_samples) for source in sources]
+    if len(digests) == 1 and limits == [(1.0, None)]:
+        return digests[0]
+    return "sha256:" + sha256_json([digests, limits])
 
 
 def told_token_sets(
@@ -127,16 +166,21 @@ def told_token_sets(
         )
     for row in train_set.dropped:
         events.emit("log", message=f"{row.file}:{row.line}: dropped, no label left", row=row.id)
+    for problem in train_set.skipped["first"]:
+        place = f"{problem['file']}:{problem['line']}: {problem['field']}"
+        events.emit("log", message=f"left out: {place}: {problem['reason']}")
     for reason in train_set.reasons:
         events.emit("log", message=f"left out: {reason}")
+    left_out = train_set.skipped["count"] + train_set.refused
     events.emit(
         "log",
         message=f"{len(train_set):,} documents, {train_set.truncated.count:,} rows cut, "
-        f"{train_set.dropped.count:,} dropped, {train_set.refused:,} left out",
+        f"{train_set.dropped.count:,} dropped, {left_out:,} left out",
         documents=len(train_set),
         truncated=train_set.truncated.count,
         longest=max((row.tokens for row in train_set.truncated), default=0),
         dropped=train_set.dropped.count,
+        skipped=train_set.skipped["count"],
         refused=train_set.refused,
     )
     require_labels(spec, train_set)
@@ -167,7 +211,7 @@ def require_labels(spec: TrainSpec, rows: TokenSet) -> None:
     )
 
 
-def hold_to_stage(kind: SampleKind, stage: Stage, path: Path) -> None:
+def hold_to_stage(kind: SampleKind, stage: Stage, path: str) -> None:
     """Refuse rows that the stage does not learn from.
 
     Raises:
@@ -183,7 +227,7 @@ def hold_to_stage(kind: SampleKind, stage: Stage, path: Path) -> None:
             "{kind}",
             stage=stage,
             wanted=KINDS[stage],
-            path=str(path),
+            path=path,
             kind=kind,
         ),
         tr("set `stage` to one of {stages}, or give other data", stages=fitting),

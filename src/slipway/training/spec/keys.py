@@ -256,4 +256,7 @@ class TrainSpec(_Keys):
 def as_sources(data: str | list[str | DataSource]) -> tuple[DataSource, ...]:
     """Whatever `data` may be, as a tuple of sources."""
     given = [data] if isinstance(data, str) else data
-    return tuple(DataSource(path=item) if isinstance(item, str) else item for item in given)
+    return tuple(
+        DataSource(path=item) if isinstance(item, str) else DataSource.model_validate(item)
+        for item in given
+    )
