@@ -43,8 +43,8 @@ def _stage(draft: Draft) -> None:
     if stage == "ppo":
         raise draft.refuse(
             "stage",
-            tr("its successors RLOO and GRPO are, which need no value model"),
-            tr("write a Slipway recipe with `stage: rloo`; see `docs/recipe.md`"),
+            tr("its successors RLOO and GRPO are planned, which need no value model"),
+            tr("train with `stage: sft` for now"),
         )
     draft.put("stage", stage, "stage")
     draft.put("method", draft.values.text("finetuning_type"), "finetuning_type")
