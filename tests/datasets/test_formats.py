@@ -153,7 +153,8 @@ def test_tables_give_the_rows_of_jsonl(suffix: str, tmp_path: Path) -> None:
             writer.writeheader()
             writer.writerows(rows)
     else:
-        pa = pytest.importorskip("pyarrow")
+        import pyarrow as pa
+
         table = pa.Table.from_pylist(rows)
         if suffix == "parquet":
             import pyarrow.parquet

@@ -34,7 +34,8 @@ def test_a_metric_event_becomes_named_curves() -> None:
 
 
 def test_tensorboard_reads_back_what_was_written(tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing import event_accumulator as accumulator
+
     events = EventLog(None)
     with open_sinks(["tensorboard"], events, tmp_path, name="a", config={"lora.rank": 8}):
         tell(events)

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from slipway.core.errors import from_os_error
 
@@ -78,3 +78,21 @@ def read_events(path: Path, type: EventType | None = None) -> Iterator[dict[str,
                 continue
             if isinstance(event, dict) and (type is None or event.get("type") == type):
                 yield event
+
+
+def events_from(file: IO[bytes], offset: int) -> Iterator[tuple[dict[str, Any] | None, int]]:
+    """The lines after a byte offset of an open file, each as its event and the offset behind it.
+
+    A line that holds no event (it was torn by a kill) comes as None; a last line without its end is
+    left for the next time.
+    """
+    file.seek(offset)
+    for line in file:
+        if not line.endswith(b"\n"):
+            return
+        offset += len(line)
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        yield (event if isinstance(event, dict) else None), offset

@@ -8,6 +8,7 @@ an equal digest wherever it lies.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -81,6 +82,17 @@ class Manifest:
     notes: dict[str, Any] = field(default_factory=dict)
     created_at: str = ""
     schema: int = SCHEMA
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones: `{"lora": {"rank": 8}}` -> `{"lora.rank": 8}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def utc_now() -> str:

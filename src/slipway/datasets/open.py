@@ -163,27 +163,44 @@ class SampleStream:
         """
         if val_size <= 0:
             raise UsageError("data.val_size", tr("val_size must be above 0, not {n}", n=val_size))
-        return DividedStream(self, val_size, seed, kept=False), DividedStream(
-            self, val_size, seed, kept=True
-        )
+        division = _Division(self, val_size, seed)
+        return DividedStream(division, kept=False), DividedStream(division, kept=True)
+
+
+@dataclass(frozen=True)
+class _Division:
+    """Which rows of a stream are kept apart; counted once for both sides, when first needed."""
+
+    stream: SampleStream
+    val_size: float
+    seed: int
+
+    @cached_property
+    def chosen(self) -> frozenset[int]:
+        rows = sum(1 for _ in self.stream)
+        size = self.val_size
+        wanted = math.ceil(rows * size) if size < 1 else int(size)
+        if wanted >= rows:
+            raise InputError(
+                "data.val_size",
+                tr("val_size keeps {kept} of {rows} rows: none is left", kept=wanted, rows=rows),
+                tr("lower `val_size`"),
+            )
+        return frozenset(random.Random(f"val:{self.seed}").sample(range(rows), wanted))
 
 
 class DividedStream:
-    """One side of a stream that is divided by chance; see `SampleStream.divided`.
+    """One side of a stream that is divided by chance; see `SampleStream.divided`."""
 
-    The first iteration of a side counts the samples by reading them once more.
-    """
-
-    def __init__(self, stream: SampleStream, val_size: float, seed: int, *, kept: bool) -> None:
-        self._stream = stream
-        self._val_size = val_size
-        self._seed = seed
+    def __init__(self, division: _Division, *, kept: bool) -> None:
+        self._division = division
+        self._stream = division.stream
         self._kept = kept
 
     @property
     def digest(self) -> str:
         """The whole stream's digest and the division."""
-        rule = [self._stream.digest, self._val_size, self._seed, self._kept]
+        rule = [self._stream.digest, self._division.val_size, self._division.seed, self._kept]
         return "sha256:" + sha256_json(rule)
 
     @property
@@ -196,21 +213,8 @@ class DividedStream:
         """The whole stream's; see `problems`."""
         return 0 if self._kept else self._stream.problem_count
 
-    @cached_property
-    def _chosen(self) -> frozenset[int]:
-        rows = sum(1 for _ in self._stream)
-        size = self._val_size
-        wanted = math.ceil(rows * size) if size < 1 else int(size)
-        if wanted >= rows:
-            raise InputError(
-                "data.val_size",
-                tr("val_size keeps {kept} of {rows} rows: none is left", kept=wanted, rows=rows),
-                tr("lower `val_size`"),
-            )
-        return frozenset(random.Random(f"val:{self._seed}").sample(range(rows), wanted))
-
     def __iter__(self) -> Iterator[Sample]:
-        chosen = self._chosen
+        chosen = self._division.chosen
         for number, sample in enumerate(self._stream):
             if (number in chosen) == self._kept:
                 yield sample

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from slipway.core.events import events_from
 from slipway.jobs.summary import EVENTS
 
 
@@ -23,15 +23,8 @@ def events_after(folder: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     with file:
         if file.seek(0, 2) < offset:
             offset = 0
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            offset += len(line)
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
+        for event, end in events_from(file, offset):
+            offset = end
+            if event is not None:
                 events.append(event)
     return events, offset

@@ -15,7 +15,7 @@ from typing import Any
 from slipway.core.errors import ConflictError, SlipwayError
 from slipway.core.events import read_events
 from slipway.core.i18n import tr
-from slipway.core.manifest import FILE_NAME, Manifest, Setting, read_manifest
+from slipway.core.manifest import FILE_NAME, Manifest, Setting, flatten, read_manifest
 from slipway.core.owner import owned, owner_of
 from slipway.core.paths import Home
 from slipway.jobs.summary import EVENTS
@@ -100,20 +100,10 @@ def settings_of(folder: Path, manifest: Manifest | None = None) -> dict[str, Set
         origins = raw["origins"]
         return {
             key: Setting(value, origins.get(key, "default"))
-            for key, value in _flat(raw["spec"]).items()
+            for key, value in flatten(raw["spec"]).items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return dict(manifest.config) if manifest else {}
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 @dataclass(frozen=True, slots=True)

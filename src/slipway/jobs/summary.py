@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from slipway.core.events import events_from
+
 EVENTS = "events.jsonl"
 _MAX_FINDINGS = 50
 
@@ -122,17 +124,10 @@ def read_on(path: Path, summary: RunSummary, at: Position) -> tuple[RunSummary, 
             status = os.fstat(file.fileno())
             if status.st_ino != at.inode or status.st_size < at.offset:
                 summary, at = RunSummary(), Position(status.st_ino, 0)
-            file.seek(at.offset)
             offset = at.offset
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                offset += len(line)
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(event, dict):
+            for event, end in events_from(file, at.offset):
+                offset = end
+                if event is not None:
                     summary = fold(summary, event)
             return summary, Position(at.inode, offset)
     except FileNotFoundError:

@@ -10,8 +10,8 @@ from typing import Any
 
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
+from slipway.core.manifest import flatten
 from slipway.training.spec import TrainSpec
-from slipway.training.spec.validate import flatten
 
 
 def _no_registry(data: Any) -> bool:

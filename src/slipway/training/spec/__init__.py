@@ -1,5 +1,6 @@
 """Recipes: their keys, and how a file and overrides become one."""
 
+from slipway.core.manifest import flatten
 from slipway.training.spec.keys import (
     FreezeSpec,
     KtoSpec,
@@ -11,7 +12,7 @@ from slipway.training.spec.keys import (
     TrainSpec,
 )
 from slipway.training.spec.load import Resolved, load_recipe
-from slipway.training.spec.validate import flatten, known_keys
+from slipway.training.spec.validate import known_keys
 
 __all__ = [
     "FreezeSpec",

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from slipway.core.errors import UsageError, unknown_key
 from slipway.core.files import sha256_json
 from slipway.core.i18n import Text, tr
-from slipway.core.manifest import Origin, Setting
+from slipway.core.manifest import Origin, Setting, flatten
 from slipway.training.spec.keys import TrainSpec
 from slipway.training.spec.places import resolve_places
 from slipway.training.spec.source_text import SourceText, parse_value, read_source
-from slipway.training.spec.validate import NESTED, flatten, known_keys, require_known, validate
+from slipway.training.spec.validate import NESTED, known_keys, require_known, validate
 
 if TYPE_CHECKING:
     from slipway.training.llamafactory.draft import Draft

@@ -20,17 +20,6 @@ NESTED: dict[str, type[BaseModel]] = {
 }
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones: `{"lora": {"rank": 8}}` -> `{"lora.rank": 8}`."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys as nested ones; the reverse of `flatten`."""
     values: dict[str, Any] = {}
