@@ -18,7 +18,7 @@ def test_a_recipe_at_its_defaults_asks_for_nothing_that_is_missing() -> None:
         ("method", {"method": "full"}),
         ("stage", {"stage": "dpo"}),
         ("quant.bits", {"quant": {"bits": 4}}),
-        ("data", {"data": [{"path": "a", "info": "b"}]}),
+        ("neftune_alpha", {"neftune_alpha": 5}),
     ],
 )
 def test_a_wish_that_is_not_granted_is_named_and_never_ignored(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.i18n import Text, tr
-from slipway.datasets.load import Loaded, read_file
+from slipway.datasets.load import Loaded, read_file, read_registered
 from slipway.datasets.model import RowProblem, Sample, Split
 from slipway.datasets.rows import split_files
 from slipway.datasets.similarity import Comparison, Likeness, Method, between, normalise, within
@@ -104,16 +104,21 @@ class CheckReport:
         }
 
 
-def check_dataset(path: Path) -> CheckReport:
+def check_dataset(path: Path, info: str | None = None) -> CheckReport:
     """Check a dataset folder or file to its end.
 
     Args:
         path: a folder with `train.jsonl` and perhaps `heldout.jsonl`, or one file.
+        info: then `path` is a name in this registry; see `datasets.registry`.
 
     Raises:
         NotFoundError: there is no dataset at `path`.
     """
-    loaded = {split: read_file(file) for split, file in split_files(path).items()}
+    loaded: dict[Split, Loaded] = (
+        {split: read_file(file) for split, file in split_files(path).items()}
+        if info is None
+        else {"train": read_registered(info, str(path))}
+    )
     train = loaded["train"].samples
     heldout = loaded["heldout"].samples if "heldout" in loaded else []
     errors = [problem for one in loaded.values() for problem in one.problems]
@@ -129,7 +134,7 @@ def check_dataset(path: Path) -> CheckReport:
         rows={split: len(one.samples) for split, one in loaded.items()},
         formats={split: one.format or "unknown" for split, one in loaded.items()},
         errors=errors,
-        warnings=_warnings(loaded, near),
+        warnings=_warnings(loaded, near, registered=info is not None),
         near_duplicates=near,
         most_similar=most_similar,
         leaks=leaks,
@@ -232,7 +237,9 @@ def _leak_problem(leak: SimilarPair) -> RowProblem:
     return RowProblem(leak.left.file, leak.left.line, "", "leak", reason)
 
 
-def _warnings(loaded: dict[Split, Loaded], near: Sequence[SimilarPair]) -> list[Text]:
+def _warnings(
+    loaded: dict[Split, Loaded], near: Sequence[SimilarPair], *, registered: bool
+) -> list[Text]:
     found: list[Text] = []
     for one in loaded.values():
         for key, count in sorted(one.unused_keys.items()):
@@ -245,7 +252,7 @@ def _warnings(loaded: dict[Split, Loaded], near: Sequence[SimilarPair]) -> list[
                     count=count,
                 )
             )
-    if "heldout" not in loaded:
+    if "heldout" not in loaded and not registered:
         found.append(tr("there is no heldout.jsonl, so nothing is kept for the test"))
     if near:
         found.append(tr("{count} pairs of rows are nearly the same", count=len(near)))

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.core.errors import InputError, NotFoundError
-from slipway.core.files import sha256_file, sha256_json
+from slipway.core.files import sha256_json
 from slipway.core.i18n import tr
+from slipway.datasets.digests import file_digest
+from slipway.datasets.formats import Layout
 from slipway.datasets.model import Format, RowProblem, Sample, Split
+from slipway.datasets.registry import find_dataset
 from slipway.datasets.rows import split_parts
 from slipway.datasets.samples import Notes, read_samples
 
@@ -29,13 +32,23 @@ class Loaded:
     unused_keys: dict[str, int] = field(default_factory=dict)
 
 
-def read_file(file: Path | Sequence[Path]) -> Loaded:
+def read_registered(info: str, name: str) -> Loaded:
+    """Every row of a dataset in a registry, whatever part of them it takes to train on.
+
+    Raises:
+        SlipwayError: see `find_dataset`.
+    """
+    found = find_dataset(info, name)
+    return read_file(found.files, found.layout)
+
+
+def read_file(file: Path | Sequence[Path], layout: Layout | None = None) -> Loaded:
     """Read one file, or the parts of one split, to the end, collecting every problem."""
     files = (file,) if isinstance(file, Path) else tuple(file)
     notes = Notes()
     samples: list[Sample] = []
     problems: list[RowProblem] = []
-    for row in read_samples(files, notes=notes):
+    for row in read_samples(files, layout, notes):
         if isinstance(row, Sample):
             samples.append(row)
         else:
@@ -111,5 +124,5 @@ def dataset_digest(path: Path) -> str:
 
 
 def _digest(files: Sequence[Path]) -> str | list[str]:
-    digests = [sha256_file(file) for file in files]
+    digests = [file_digest(file) for file in files]
     return digests[0] if len(digests) == 1 else digests

@@ -10,15 +10,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from slipway.core.errors import InputError, NotFoundError, UsageError
-from slipway.core.files import sha256_file, sha256_json
+from slipway.core.errors import InputError, UsageError
+from slipway.core.files import sha256_json
 from slipway.core.i18n import tr
+from slipway.datasets.digests import file_digest
 from slipway.datasets.formats import Layout
 from slipway.datasets.load import bad_row, no_split
 from slipway.datasets.mix import Mix, mixed
 from slipway.datasets.model import RowProblem, Sample, Split
+from slipway.datasets.registry import find_dataset
+from slipway.datasets.registry_split import Span
 from slipway.datasets.rows import split_parts
 from slipway.datasets.samples import Bad, Notes, count_rows, read_samples
 from slipway.datasets.source import DataSource
@@ -35,17 +38,29 @@ class Part:
     """One dataset of a stream, found.
 
     Attributes:
+        asked: what `slipway data check` is to be given for it.
         layout: what the registry says of its columns; None: recognised by the rows.
         limit: the first so many samples.
-        draw: so many rows drawn at random, more than there are with repetition.
+        span: the part of the rows that is taken; None: all.
+        draw: so many of those drawn at random, more than there are with repetition.
     """
 
     name: str
     files: tuple[Path, ...]
+    asked: str
     layout: Layout | None = None
     weight: float = 1.0
     limit: int | None = None
+    span: Span | None = None
     draw: int | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its samples: the bytes of its files, its columns, and which rows."""
+        return {
+            "files": [[file.name, file_digest(file)] for file in self.files],  # ids hold names
+            "layout": repr(self.layout),
+            "rows": [repr(self.span), self.draw],
+        }
 
 
 class SampleStream:
@@ -71,12 +86,7 @@ class SampleStream:
     def digest(self) -> str:
         """`sha256:<hex>` of all that decides the samples: files, columns, mixture, seed, limits."""
         parts = [
-            {
-                "name": part.name,
-                "files": [[file.name, sha256_file(file)] for file in part.files],  # ids hold names
-                "layout": repr(part.layout),
-                "numbers": [part.weight, part.limit, part.draw],
-            }
+            {**part.identity(), "name": part.name, "numbers": [part.weight, part.limit]}
             for part in self.parts
         ]
         rule = [_READING, self._mix, self._seed, self._bad_rows]
@@ -120,21 +130,25 @@ class SampleStream:
     def _left_out(self, part: Part, row: Bad, counted: bool) -> bool:
         """Note a bad row; never true."""
         if self._bad_rows == "stop":
-            raise bad_row(row[0], more=None, dataset=part.files[0])
+            raise bad_row(row[0], more=None, dataset=part.asked)
         if counted:
             self.problem_count += 1
             self.problems += row[: _MAX_KEPT - len(self.problems)]
         return False
 
-    def _picks(self, part: Part) -> Counter[int] | None:
-        if part.draw is None:
+    def _picks(self, part: Part) -> Callable[[int], int] | None:
+        """Number of a row, from 0 -> how often it is given; None: each once."""
+        if part.draw is None and part.span is None:
             return None
-        rows = count_rows(part.files)
+        count = count_rows(part.files)
+        rows = part.span.rows(count) if part.span else range(count)
+        if part.draw is None:
+            return rows.__contains__
         rng = random.Random(f"draw:{self._seed}:{part.name}")
-        drawn = rng.sample(range(rows), min(rows, part.draw))
+        drawn = rng.sample(rows, min(len(rows), part.draw))
         if rows:
-            drawn += rng.choices(range(rows), k=part.draw - len(drawn))
-        return Counter(drawn[: part.limit])
+            drawn += rng.choices(rows, k=part.draw - len(drawn))
+        return Counter(drawn[: part.limit]).__getitem__
 
     def _nothing(self) -> InputError:
         names = ", ".join(str(part.files[0]) for part in self.parts)
@@ -148,7 +162,7 @@ class SampleStream:
                 place=worst.place,
                 reason=worst.reason,
             )
-        hint = tr("see all problems with `slipway data check {path}`", path=self.parts[0].files[0])
+        hint = tr("see all problems with `slipway data check {path}`", path=self.parts[0].asked)
         return InputError("data.no_rows", message, hint)
 
     def divided(self, val_size: float, seed: int) -> tuple[DividedStream, DividedStream]:
@@ -228,7 +242,7 @@ def open_samples(
     seed: int = 0,
     max_samples: int | None = None,
     bad_rows: BadRows = "stop",
-    stage: str = "sft",
+    stage: str | None = "sft",
 ) -> SampleStream:
     """Open datasets as one stream.
 
@@ -240,7 +254,8 @@ def open_samples(
         max_samples: the first so many of each source that sets no `max_samples` of its own.
         bad_rows: rows that break the rules are an error when they are reached, or left out,
             counted and named.
-        stage: what is learned; a registry may have datasets that fit one stage only.
+        stage: what is learned, since a registry's datasets fit one stage or another; None: each
+            is read as what it is made for.
 
     Raises:
         NotFoundError: no such dataset or split.
@@ -252,23 +267,41 @@ def open_samples(
             tr("datasets have weights, but `mix: concat` takes all rows of each"),
             tr("set `mix` to interleave_under, interleave_over or interleave_once"),
         )
-    parts = [part for source in sources if (part := _part(source, split, stage, max_samples))]
+    parts = [part for source in sources if (part := part_of(source, split, stage, max_samples))]
     if not parts:
         raise no_split(", ".join(source.path for source in sources), split)
     return SampleStream(parts, mix, seed, bad_rows)
 
 
-def _part(source: DataSource, split: Split, stage: str, max_samples: int | None) -> Part | None:
-    """The part that a source names; None when it has no such split."""
+def part_of(
+    source: DataSource,
+    split: Split = "train",
+    stage: str | None = None,
+    max_samples: int | None = None,
+) -> Part | None:
+    """The part that a source names; None when it has no such split. See `open_samples`.
+
+    Raises:
+        SlipwayError: there is no such dataset, or a registry does not hold what it should.
+    """
     limit = source.max_samples or max_samples
     if source.info is not None:
-        raise NotFoundError(
-            "data.no_registry",
-            tr("names in a dataset_info.json ({info}) are not read yet", info=source.info),
+        if split != "train":  # a registry names what is kept for the test as a dataset of its own
+            return None
+        found = find_dataset(source.info, source.path, stage)
+        return Part(
+            source.path,
+            found.files,
+            source.arguments,
+            found.layout,
+            source.weight,
+            limit,
+            found.span,
+            found.draw,
         )
     path = Path(source.path).expanduser()
     files = split_parts(path).get(split)
     if not files:
         return None
     name = path.stem if path.is_file() else path.resolve().name
-    return Part(name, files, None, source.weight, limit)
+    return Part(name, files, str(files[0]), None, source.weight, limit)

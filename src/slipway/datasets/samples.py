@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -38,7 +38,7 @@ def read_samples(
     files: Sequence[Path],
     layout: Layout | None = None,
     notes: Notes | None = None,
-    picks: Mapping[int, int] | None = None,
+    picks: Callable[[int], int] | None = None,
 ) -> Iterator[Sample | Bad]:
     """The samples of a dataset in order, and in their places the rows that are none.
 
@@ -77,12 +77,12 @@ def _samples(
     rows: Iterable[RawRow | RowProblem],
     layout: Layout,
     notes: Notes,
-    picks: Mapping[int, int] | None,
+    picks: Callable[[int], int] | None,
 ) -> Iterator[Sample | Bad]:
     keys = layout.keys()
     ids: dict[int, int] = {}
     for number, row in enumerate(rows):
-        times = 1 if picks is None else picks.get(number, 0)
+        times = 1 if picks is None else picks(number)
         if not times:
             continue
         if isinstance(row, RowProblem):

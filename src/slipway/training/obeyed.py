@@ -13,14 +13,6 @@ from slipway.core.i18n import tr
 from slipway.core.manifest import flatten
 from slipway.training.spec import TrainSpec
 
-
-def _no_registry(data: Any) -> bool:
-    """Datasets that are files or folders, none a name in a registry."""
-    return not isinstance(data, list) or not any(
-        isinstance(one, dict) and one["info"] for one in data
-    )
-
-
 # dotted key -> whether a value asks for nothing that is missing
 NOT_YET: dict[str, Callable[[Any], bool]] = {
     "stage": lambda value: value in ("sft", "pt"),
@@ -32,8 +24,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "lora.plus_ratio": lambda value: value is None,
     "lora.extra_modules": lambda value: not value,
     "quant.bits": lambda value: value is None,
-    "data": _no_registry,
-    "eval_data": _no_registry,
     "optimizer": lambda value: value == "adamw",
     "neftune_alpha": lambda value: value is None,
     "checkpointing": lambda value: value != "on",

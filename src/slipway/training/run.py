@@ -158,9 +158,9 @@ def _train(
 def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
     from slipway.training.token_sets import data_identity
 
-    identity = {"base": base, "dataset": data_identity(spec.sources)}
+    identity = {"base": base, "dataset": data_identity(spec.sources, spec.stage)}
     if spec.eval_data:
-        identity["eval_dataset"] = data_identity(spec.eval_sources)
+        identity["eval_dataset"] = data_identity(spec.eval_sources, spec.stage)
     identity["recipe"] = "sha256:" + sha256_json(spec.model_dump(exclude=set(NEUTRAL)))
     return identity
 

@@ -128,15 +128,26 @@ def streams(spec: TrainSpec) -> tuple[Samples, Samples | None]:
         return train, None
 
 
-def data_identity(sources: Sequence[DataSource]) -> str:
+def data_identity(sources: Sequence[DataSource], stage: str | None = None) -> str:
     """`sha256:<hex>` of the datasets of a recipe: of one as `dataset_digest`, of several together.
+
+    Of a dataset in a registry it is that of its files and of what the entry means, not of how the
+    entry is written.
 
     Raises:
         NotFoundError: a dataset is missing.
     """
     from slipway.datasets import dataset_digest
+    from slipway.datasets.open import part_of
 
-    digests = [dataset_digest(Path(source.path)) for source in sources]
+    def digest(source: DataSource) -> str:
+        if source.info is None:
+            return dataset_digest(Path(source.path))
+        part = part_of(source, stage=stage)
+        assert part is not None
+        return "sha256:" + sha256_json(part.identity())
+
+    digests = [digest(source) for source in sources]
     limits = [(source.weight, source.max_samples) for source in sources]
     if len(digests) == 1 and limits == [(1.0, None)]:
         return digests[0]
@@ -206,7 +217,7 @@ def require_labels(spec: TrainSpec, rows: TokenSet) -> None:
         ),
         tr(
             "raise `cutoff_len`, or look at the rows with `slipway data check {path}`",
-            path=spec.sources[0].path,
+            path=spec.sources[0].arguments,
         ),
     )
 

@@ -182,7 +182,6 @@ def test_keys_without_effect_are_named_with_the_reason(write: WriteFile) -> None
         ({"optim": "lion_8bit"}, "optim"),
         ({"predict_with_generate": True}, "predict_with_generate"),
         ({"report_to": "mlflow"}, "report_to"),
-        ({"dataset_dir": "ONLINE"}, "dataset_dir"),
         ({"quantization_method": "hqq", "quantization_bit": 4}, "quantization_method"),
         ({"adapter_name_or_path": "a,b"}, "adapter_name_or_path"),
         ({"export_dir": "out"}, "export_dir"),

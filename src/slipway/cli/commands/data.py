@@ -36,11 +36,21 @@ data.add_command(data_cache)
     )
 )
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--dataset-dir",
+    metavar="FOLDER",
+    help=str(
+        tr(
+            "Folder of a dataset_info.json in which PATH is a name; ONLINE: PATH is a dataset on "
+            "a hub."
+        )
+    ),
+)
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
-def check(path: Path, as_json: bool) -> int:
+def check(path: Path, dataset_dir: str | None, as_json: bool) -> int:
     from slipway.datasets import check_dataset
 
-    report = check_dataset(path)
+    report = check_dataset(path, dataset_dir)
     if as_json:
         output.print_json(report.as_json())
     else:

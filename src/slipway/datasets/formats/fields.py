@@ -133,7 +133,8 @@ class Fields:
         Raises:
             FieldProblems: something was wrong.
         """
-        if "id" in self.row or "topic" in self.row:
+        # LLaMA Factory reads no ids, so there they may be of any kind and stand twice
+        if not self.layout.registry and ("id" in self.row or "topic" in self.row):
             self.parsed.id, self.parsed.topic = self.label("id"), self.label("topic")
         self.refuse_media()
         if self.problems:

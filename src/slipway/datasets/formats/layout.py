@@ -67,8 +67,8 @@ class Layout:
         mark: columns that may hold the mark of a feedback; the first that is there counts.
         media: columns of pictures, videos or sounds, which rows may not have filled.
         registry: this is LLaMA Factory's reading: a system turn in the messages goes before the
-            system column, tool results need no call before them, and whether rows are pairs is
-            said by `ranking`.
+            system column, tool results need no call before them, rows have no ids, and whether
+            they are pairs is said by `ranking`.
         ranking: rows are pairs of a better and a worse answer; None: told by their keys.
         pt: a prompt without a response column is a text (stage `pt`).
     """
@@ -95,7 +95,8 @@ class Layout:
         """Every column that is read."""
         named = (self.prompt, self.query, self.response, self.history, self.messages, self.text)
         pairs = (self.system, self.tools, self.chosen, self.rejected, *self.mark, *self.media)
-        return frozenset(name for name in (*named, *pairs, "id", "topic") if name)
+        own = () if self.registry else ("id", "topic")
+        return frozenset(name for name in (*named, *pairs, *own) if name)
 
 
 LAYOUTS: dict[Format, Layout] = {

@@ -8,9 +8,8 @@ from typing import Any
 
 from slipway.core.errors import NotFoundError
 from slipway.core.i18n import tr
+from slipway.datasets.registry import REGISTRY, is_elsewhere
 from slipway.training.llamafactory.draft import Draft
-
-REGISTRY = "dataset_info.json"
 
 
 def put_data(draft: Draft, places: Sequence[Path]) -> None:
@@ -62,22 +61,19 @@ def _sources(draft: Draft, places: Sequence[Path]) -> None:
     ]
     draft.put("data", data, "dataset", "dataset_dir", "interleave_probs")
     if evals := values.names("eval_dataset"):
-        sources = [{"path": name, "info": folder} for name in evals]
-        draft.put("eval_data", sources, "eval_dataset", "dataset_dir")
+        limit = values.get("max_samples")  # holds for these too
+        sources = [{"path": name, "info": folder, "max_samples": limit} for name in evals]
+        draft.put("eval_data", sources, "eval_dataset", "dataset_dir", "max_samples")
 
 
 def _registry(draft: Draft, places: Sequence[Path]) -> str:
-    """The folder of dataset_info.json."""
+    """The folder of dataset_info.json, or the word that stands for a hub."""
     values = draft.values
     if isinstance(values.get("dataset_dir"), dict):
         raise values.wrong("dataset_dir", tr("must be one text"))
     given = values.text("dataset_dir")
-    if given == "ONLINE" or given.startswith("REMOTE:"):
-        raise draft.refuse(
-            "dataset_dir",
-            tr("datasets are read from local files"),
-            tr("download the dataset, then name its folder and a dataset_info.json"),
-        )
+    if is_elsewhere(given):
+        return given
     folder = Path(given).expanduser()
     candidates = [folder] if folder.is_absolute() else [place / folder for place in places]
     for candidate in candidates:

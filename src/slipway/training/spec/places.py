@@ -10,6 +10,7 @@ from typing import Any
 from slipway.core.errors import NotFoundError
 from slipway.core.i18n import Text, tr
 from slipway.core.paths import Home
+from slipway.datasets.registry import is_elsewhere
 from slipway.datasets.source import DataSource
 from slipway.training.spec.keys import TrainSpec
 
@@ -88,6 +89,8 @@ def _data(
     for item in value:
         if isinstance(item, str):
             found.append(str(_locate(key, item, _in(item, places), hint)))
+        elif item.info is not None and is_elsewhere(item.info):
+            found.append(item)
         elif item.info is not None:  # `path` is a name in the registry
             folder = str(_locate(f"{key}.info", item.info, _in(item.info, places), hint))
             found.append(item.model_copy(update={"info": folder}))
