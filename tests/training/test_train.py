@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from slipway.core.owner import owner_of
 from slipway.datasets import encode_all, load_dataset, load_tokenizer
 from slipway.training import LoraSpec, TrainSpec, checkpoint, evaluate_loss, train
 from slipway.training.folder import StopAsked, read_settings
-from slipway.training.trainer import Trainer
+from slipway.training.objectives import StepSums
+from slipway.training.objectives.next_token import NextToken
 
 
 def make_spec(base: Path, data: Path, **values: Any) -> TrainSpec:
@@ -238,15 +240,15 @@ def test_sigint_within_a_step_leaves_that_step_undone(
     spec: TrainSpec, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
-    original = Trainer.gradients
+    original = NextToken.gradients
 
-    def interrupted(self: Trainer, numbers: Any) -> tuple[float, int]:
+    def interrupted(self: NextToken, numbers: Any, stop: Any) -> StepSums:
         if len(losses(tmp_path)) == 4:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, numbers)
+        return original(self, numbers, stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "gradients", interrupted)
+        patch.setattr(NextToken, "gradients", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(spec, run_dir=tmp_path, events=quiet())
     assert signal.getsignal(signal.SIGINT) is before
@@ -260,13 +262,13 @@ def test_sigint_within_a_step_leaves_that_step_undone(
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
     spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Trainer.gradients
+    original = NextToken.gradients
 
-    def poisoned(self: Trainer, numbers: Any) -> tuple[float, int]:
-        loss, tokens = original(self, numbers)
-        return (float("nan") if len(losses(tmp_path)) == 5 else loss), tokens
+    def poisoned(self: NextToken, numbers: Any, stop: Any) -> StepSums:
+        sums = original(self, numbers, stop)
+        return replace(sums, loss=float("nan")) if len(losses(tmp_path)) == 5 else sums
 
-    monkeypatch.setattr(Trainer, "gradients", poisoned)
+    monkeypatch.setattr(NextToken, "gradients", poisoned)
     with pytest.raises(ProofError, match="nan") as caught:
         train(spec, run_dir=tmp_path, events=quiet())
     assert caught.value.code == "train.not_finite"
@@ -279,15 +281,16 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
 def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_later(
     spec: TrainSpec, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = checkpoint.write_bytes
+    original = checkpoint.write_tensors
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, value: Any) -> str:
         if "step-0000006" in str(path):
+            path.write_bytes(b"half of it")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        original(path, data)
+        return original(path, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_bytes", full)
+        patch.setattr(checkpoint, "write_tensors", full)
         with pytest.raises(ResourceError) as caught:
             train(spec, run_dir=tmp_path, events=quiet())
     assert caught.value.code == "disk.full"
@@ -299,22 +302,38 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_later(
     assert weights(tmp_path) == weights(whole)
 
 
-def test_a_damaged_checkpoint_is_named(spec: TrainSpec, tmp_path: Path) -> None:
+def stop_at(step: int) -> Callable[[dict[str, Any]], None]:
     def stop(event: dict[str, Any]) -> None:
-        if event["type"] == "metric" and event["step"] == 4:
+        if event["type"] == "metric" and event["step"] == step:
             raise KeyboardInterrupt
 
+    return stop
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
+    spec: TrainSpec, whole: Path, tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(spec, run_dir=tmp_path, events=quiet(stop))
-    found = checkpoint.latest(tmp_path)
-    assert found is not None
-    (found[0] / "state.pt").write_bytes(b"torn")
+        train(spec, run_dir=tmp_path, events=quiet(stop_at(4)))
+    newest = tmp_path / "checkpoints" / "step-0000004"
+    torn = bytearray((newest / "state.pt").read_bytes())
+    torn[len(torn) // 2] ^= 1  # one bit, in a place that torch would read without a word
+    (newest / "state.pt").write_bytes(torn)
+    logs: list[dict[str, Any]] = []
+    result = train(spec, run_dir=tmp_path, events=quiet(logs.append))
+    assert result.resumed_from == 3
+    assert [e for e in logs if "damaged checkpoint: step-0000004" in e.get("message", "")]
+    assert weights(tmp_path) == weights(whole)
+
+
+def test_when_no_checkpoint_is_whole_the_newest_is_named(spec: TrainSpec, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, run_dir=tmp_path, events=quiet(stop_at(4)))
+    for folder in (tmp_path / "checkpoints").iterdir():
+        (folder / "checkpoint.json").write_text("{}")
     with pytest.raises(InputError, match="step-0000004") as caught:
         train(spec, run_dir=tmp_path, events=quiet())
     assert "remove" in caught.value.hint_en
-    (found[0] / "checkpoint.json").write_text("{}")
-    with pytest.raises(InputError, match="checkpoint"):
-        train(spec, run_dir=tmp_path, events=quiet())
 
 
 def test_a_time_budget_is_measured_planned_told_and_kept_over_a_resume(
@@ -405,15 +424,15 @@ def test_a_run_folder_in_use_is_refused(spec: TrainSpec, tmp_path: Path) -> None
 def test_running_out_of_memory_says_what_to_change(
     spec: TrainSpec, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Trainer.gradients
+    original = NextToken.gradients
 
-    def greedy(self: Trainer, numbers: Any) -> tuple[float, int]:
+    def greedy(self: NextToken, numbers: Any, stop: Any) -> StepSums:
         if len(losses(tmp_path)) == 4:
             torch.empty(1 << 60)
-        return original(self, numbers)
+        return original(self, numbers, stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "gradients", greedy)
+        patch.setattr(NextToken, "gradients", greedy)
         with pytest.raises(ResourceError) as caught:
             train(spec, run_dir=tmp_path, events=quiet())
     assert caught.value.code == "train.out_of_memory"
@@ -426,10 +445,10 @@ def test_running_out_of_memory_says_what_to_change(
 def test_other_runtime_errors_keep_their_traceback(
     spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Trainer, numbers: Any) -> tuple[float, int]:
+    def broken(self: NextToken, numbers: Any, stop: Any) -> StepSums:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Trainer, "gradients", broken)
+    monkeypatch.setattr(NextToken, "gradients", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         train(spec, run_dir=tmp_path, events=quiet())
 

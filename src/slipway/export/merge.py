@@ -35,6 +35,7 @@ from slipway.core.manifest import (
 )
 from slipway.core.paths import Home
 from slipway.datasets.templates import TEMPLATE_FILE
+from slipway.export.whole import take_whole
 
 # Mean Kullback-Leibler divergence in nats per position. Rounding SmolLM2-135M's merged weights to
 # bf16 gives 1e-4 after a real run and 1.5e-3 after three steps, where much of the tiny change is
@@ -74,6 +75,8 @@ def merge_run(
 ) -> Manifest:
     """Write base + adapter of a finished run as a model folder (manifest kind "merged").
 
+    A run of method full or freeze holds a whole model already: that is taken over.
+
     Args:
         tolerance: largest mean KL divergence, in nats, between base + adapter and the result.
 
@@ -89,6 +92,8 @@ def merge_run(
     require_replaceable(out_dir, "merged")
     base = _find_base(run)
     _require_same_parts(run_dir, run, base)
+    if run.notes.get("artefact") == "model":
+        return take_whole(run_dir, run, base, out_dir, events)
     with new_folder(out_dir) as folder:
         changed = _write_merged(base, run_dir / "adapter", folder, events)
         if not changed:

@@ -223,9 +223,14 @@ def _interface(
             tr("use another base, or `cutoff_len` within the model's window"),
         )
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    out = packed_attention(
-        query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), where, scale
-    )
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):  # rotary embeddings give fp32, the values are lower
+        lower = torch.get_autocast_dtype(kind)
+        query, key, value = query.to(lower), key.to(lower), value.to(lower)
+    with torch.autocast(kind, enabled=False):
+        out = packed_attention(
+            query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), where, scale
+        )
     return out[None], None
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from slipway.core.errors import InputError
-from slipway.core.files import new_folder, write_bytes, write_json
+from slipway.core.files import new_folder, write_json
 from slipway.core.i18n import tr
-
-BEST = "best"
+from slipway.training.folder import BEST_FOLDER
+from slipway.training.tensor_file import read_tensors, write_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +45,9 @@ def save_best(run_dir: Path, step: int, state: dict[str, Any]) -> None:
     Raises:
         ResourceError: the disk is full; those kept before are untouched.
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    with new_folder(run_dir / BEST) as folder:
-        write_bytes(folder / "state.pt", buffer.getvalue())
-        write_json(folder / "best.json", {"step": step})
+    with new_folder(run_dir / BEST_FOLDER) as folder:
+        digest = write_tensors(folder / "state.pt", state)
+        write_json(folder / "best.json", {"step": step, "sha256": digest})
 
 
 def load_best(run_dir: Path) -> dict[str, Any]:
@@ -60,10 +56,11 @@ def load_best(run_dir: Path) -> dict[str, Any]:
     Raises:
         InputError: they are gone or damaged.
     """
-    path = run_dir / BEST / "state.pt"
+    path = run_dir / BEST_FOLDER / "state.pt"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
+        told = json.loads(path.with_name("best.json").read_text(encoding="utf-8"))
+        state = read_tensors(path, told["sha256"])
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(
             "run.bad_checkpoint",
             tr("the checkpoint {path} cannot be read: {reason}", path=str(path), reason=str(error)),
@@ -74,4 +71,4 @@ def load_best(run_dir: Path) -> dict[str, Any]:
 
 def remove_best(run_dir: Path) -> None:
     """Remove the kept tensors, after the artefact has them."""
-    shutil.rmtree(run_dir / BEST, ignore_errors=True)
+    shutil.rmtree(run_dir / BEST_FOLDER, ignore_errors=True)

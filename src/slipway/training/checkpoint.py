@@ -1,27 +1,31 @@
 """Checkpoints: a folder appears whole or not at all, and holds all that the next step depends on.
 
-`state.pt` holds the adapter, AdamW's moments and the random state; `checkpoint.json` the step, the
-plan and what the run was made from. The data position and the schedule are functions of the step
+`state.pt` holds the trained weights, the optimiser's state and the random state; `checkpoint.json`
+the step, the plan, what the run was made from, and the digest of `state.pt`. A checkpoint that is
+not whole is passed over for the one before: the steps between are taken again, with the same
+result. The data position and the schedule are functions of the step
 (see `plan`).
 """
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from slipway.core.errors import InputError
-from slipway.core.files import new_folder, write_bytes, write_json
+from slipway.core.files import new_folder, sha256_file, write_json
 from slipway.core.i18n import tr
-from slipway.training import lora
+from slipway.training.methods import Tuned
 from slipway.training.plan import Plan
+from slipway.training.tensor_file import read_tensors, write_tensors
+
+STATE = "state.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,7 @@ class Progress:
     peak_memory_bytes: int = 0
 
 
-def save(
-    run_dir: Path, progress: Progress, model: nn.Module, optimizer: Any, *, keep: int = 2
-) -> Path:
+def save(run_dir: Path, progress: Progress, tuned: Tuned, optimizer: Any, *, keep: int = 2) -> Path:
     """Write the checkpoint of a step, then remove all but the newest `keep`.
 
     Raises:
@@ -66,17 +68,14 @@ def save(
     """
     folder = run_dir / "checkpoints" / f"step-{progress.step:07}"
     state = {
-        "adapter": lora.state(model),
+        "trained": tuned.state(),
         "optimizer": optimizer.state_dict(),
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    # through memory, so that a full disk is an OSError and not one of torch's RuntimeErrors
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
     with new_folder(folder) as temporary:
-        write_bytes(temporary / "state.pt", buffer.getvalue())
-        write_json(temporary / "checkpoint.json", asdict(progress))
+        digest = write_tensors(temporary / STATE, state)
+        write_json(temporary / "checkpoint.json", {**asdict(progress), "sha256": digest})
     for old in _folders(run_dir)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
@@ -86,42 +85,57 @@ def _folders(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "checkpoints").glob("step-*"))
 
 
-def latest(run_dir: Path) -> tuple[Path, Progress] | None:
-    """The newest checkpoint of a run, if any.
+def latest(
+    run_dir: Path, on_damaged: Callable[[Path, str], None] = lambda folder, reason: None
+) -> tuple[Path, Progress] | None:
+    """The newest whole checkpoint of a run, if any.
+
+    Args:
+        on_damaged: told of each newer one that is not whole, and why.
 
     Raises:
-        InputError: its record cannot be read.
+        InputError: there are checkpoints, and none is whole.
     """
-    folders = _folders(run_dir)
-    if not folders:
+    first: tuple[Path, Exception] | None = None
+    for folder in reversed(_folders(run_dir)):
+        try:
+            return folder, _progress(folder)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            on_damaged(folder, str(error))
+            first = first or (folder, error)
+    if first is None:
         return None
-    path = folders[-1] / "checkpoint.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return folders[-1], Progress(**{**raw, "plan": Plan(**raw["plan"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            "run.bad_checkpoint",
-            tr("the checkpoint {path} cannot be read: {reason}", path=str(path), reason=str(error)),
-            tr("remove {path}, then run the command again", path=str(folders[-1])),
-        ) from error
+    raise _unreadable(*first)
 
 
-def restore(folder: Path, model: nn.Module, optimizer: Any) -> None:
+def _progress(folder: Path) -> Progress:
+    raw = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+    digest = raw.pop("sha256")
+    progress = Progress(**{**raw, "plan": Plan(**raw["plan"])})
+    if sha256_file(folder / STATE) != digest:
+        raise ValueError(f"{STATE} is damaged: its SHA-256 is another")
+    return progress
+
+
+def _unreadable(folder: Path, error: Exception) -> InputError:
+    return InputError(
+        "run.bad_checkpoint",
+        tr("the checkpoint {path} cannot be read: {reason}", path=str(folder), reason=str(error)),
+        tr("remove {path}, then run the command again", path=str(folder.parent)),
+    )
+
+
+def restore(folder: Path, tuned: Tuned, optimizer: Any) -> None:
     """Put a checkpoint's tensors and random state back.
 
     Raises:
         InputError: the file is damaged or does not fit the model.
     """
     try:
-        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise InputError(
-            "run.bad_checkpoint",
-            tr("the checkpoint {path} cannot be read: {reason}", path=str(folder), reason=error),
-            tr("remove {path}, then run the command again", path=str(folder)),
-        ) from error
-    lora.load_state(model, state["adapter"], folder)
+        state = read_tensors(folder / STATE)
+    except ValueError as error:
+        raise _unreadable(folder, error) from error
+    tuned.load_state(state["trained"], folder)
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] and torch.cuda.is_available():

@@ -24,6 +24,8 @@ from slipway.core.owner import owned
 from slipway.training.spec import Resolved, TrainSpec
 
 ADAPTER = "adapter"
+MODEL = "model"
+BEST_FOLDER = "best"
 RECIPE = "recipe.yaml"
 SETTINGS = "settings.json"
 EVENTS = "events.jsonl"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class LoraLinear(nn.Module):  # type: ignore[misc]
         self.base = base
         self.scale = alpha / rank
         self.dropout = dropout
+        self.off = False
         self._frozen: FrozenProduct | None = None  # made at first use: packing costs memory
         device = base.weight.device
         self.lora_a = nn.Parameter(torch.empty(rank, base.in_features, device=device))
@@ -73,7 +75,9 @@ class LoraLinear(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out] in x's dtype."""
         rows = x.reshape(-1, x.shape[-1])
-        if self.dropout and self.training:
+        if self.off:
+            y = self._product().forward(rows)
+        elif self.dropout and self.training:
             dropped = nn.functional.dropout(rows, self.dropout)
             inner = dropped @ self.lora_a.to(x.dtype).t()
             y = self.base(rows) + inner @ (self.lora_b * self.scale).to(x.dtype).t()
@@ -132,6 +136,19 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             yield name, module
+
+
+@contextmanager
+def switched_off(model: nn.Module) -> Iterator[None]:
+    """While entered, the model computes as if no adapter were attached. Without gradient."""
+    layers = [layer for _, layer in adapters(model)]
+    for layer in layers:
+        layer.off = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.off = False
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:

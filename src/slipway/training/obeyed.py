@@ -16,7 +16,7 @@ from slipway.training.spec import TrainSpec
 # dotted key -> whether a value asks for nothing that is missing
 NOT_YET: dict[str, Callable[[Any], bool]] = {
     "stage": lambda value: value in ("sft", "pt"),
-    "method": lambda value: value == "lora",
+    "method": lambda value: value != "oft",
     "adapter": lambda value: value is None,
     "lora.rslora": lambda value: not value,
     "lora.dora": lambda value: not value,

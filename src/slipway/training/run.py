@@ -28,8 +28,10 @@ from slipway.core.manifest import (
 from slipway.training.endings import as_known, end_told
 from slipway.training.folder import (
     ADAPTER,
+    BEST_FOLDER,
     CURVE,
     EVENTS,
+    MODEL,
     RECIPE,
     SETTINGS,
     only_one,
@@ -72,8 +74,13 @@ class RunResult:
 
     @property
     def adapter(self) -> Path:
-        """The adapter folder, in PEFT's format."""
+        """The adapter folder, in PEFT's format; of a method that trains an adapter."""
         return self.run_dir / ADAPTER
+
+    @property
+    def model(self) -> Path:
+        """The model folder, in Hugging Face's format; of a method that trains a whole model."""
+        return self.run_dir / MODEL
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -86,9 +93,10 @@ def train(
 ) -> RunResult:
     """Fine-tune a model as a recipe says, into a run folder.
 
-    The folder gets `adapter/` (PEFT), `recipe.yaml`, `events.jsonl`, `loss_curve.png`, and last
-    `manifest.json` (kind "run"). Called again after a kill or Ctrl-C it goes on from the last
-    checkpoint to the same result; called on a finished run of the same recipe it returns that.
+    The folder gets `adapter/` (PEFT) or, by methods full and freeze, `model/` (Hugging Face),
+    `recipe.yaml`, `events.jsonl`, `loss_curve.png`, and last `manifest.json` (kind "run"). Called
+    again after a kill or Ctrl-C it goes on from the last checkpoint to the same result; called on
+    a finished run of the same recipe it returns that.
 
     Args:
         events: gets every event too, besides the run's own file.
@@ -134,16 +142,19 @@ def _train(
     finished = _finished(run_dir, identity, outer)
     if finished:
         return RunResult(run_dir, finished, int(finished.metrics["steps"]))
-    found = checkpoint.latest(run_dir)
+    damaged: list[str] = []
+    found = checkpoint.latest(run_dir, lambda at, why: damaged.append(f"{at.name}: {why}"))
     if found and found[1].identity != identity:
         raise _other_run(run_dir, found[1].identity, identity)
     write_settings(run_dir, resolved)
     events = _run_events(run_dir, outer)
     with end_told(events, resolved, run_dir), observed(resolved, run_dir, events):
         trainer = _make_trainer(spec, base, run_dir, events, stop, None if found else started)
+        for reason in damaged:
+            events.emit("log", message=f"passed over a damaged checkpoint: {reason}")
         if found:
             folder, progress = found
-            checkpoint.restore(folder, trainer.model, trainer.optimizer)
+            checkpoint.restore(folder, trainer.tuned, trainer.optimizer)
             events.emit("state", state="resumed", step=progress.step)
         else:
             events.emit("state", state="started", step=0)
@@ -196,7 +207,7 @@ def _other_run(run_dir: Path, there: dict[str, str], here: dict[str, str]) -> Co
 def _clear(run_dir: Path) -> None:
     """Remove what a run made, and nothing else that may lie in the folder."""
     (run_dir / "manifest.json").unlink(missing_ok=True)  # first: no half-removed finished run
-    for name in (ADAPTER, "checkpoints", "best", "tensorboard"):
+    for name in (ADAPTER, MODEL, "checkpoints", BEST_FOLDER, "tensorboard"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     for name in (RECIPE, SETTINGS, EVENTS, CURVE):
         (run_dir / name).unlink(missing_ok=True)
@@ -224,11 +235,11 @@ def _make_trainer(
 ) -> Any:
     import torch
 
-    from slipway.training import lora
     from slipway.training.at_eval import AtEval, answerer
-    from slipway.training.best import BEST
     from slipway.training.estimate.foresee import foresee
+    from slipway.training.methods import attach, load_dtype
     from slipway.training.model import load_base, pick_device, pick_dtype, prove_loss, set_threads
+    from slipway.training.objectives import make_objective
     from slipway.training.token_sets import load_tokenizer_of, told_token_sets
     from slipway.training.trainer import Trainer
 
@@ -238,39 +249,44 @@ def _make_trainer(
     tokenizer = load_tokenizer_of(spec, base)
     rows, heldout = told_token_sets(spec, tokenizer, events)
     foreseen = None if started is None else foresee(spec, rows, heldout, events, started)
-    model = load_base(base, dtype, device)
+    model = load_base(base, load_dtype(spec, dtype), device)
     difference = prove_loss(model, rows, device)
     torch.manual_seed(spec.seed)
-    plain = spec.lora.model_dump(include={"rank", "alpha", "dropout", "target"})
-    kinds = lora.attach(model, **plain)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    tuned = attach(model, spec, dtype)
+    trainable = sum(p.numel() for p in tuned.parameters)
     events.emit(
         "log",
         message=f"base in {str(dtype).removeprefix('torch.')} on {device}, "
-        f"{trainable:,} trained weights on {', '.join(kinds)}",
+        f"{trainable:,} trained weights on {', '.join(tuned.targets)}",
         dtype=str(dtype).removeprefix("torch."),
         device=str(device),
         threads=torch.get_num_threads(),
         trained_weights=trainable,
-        targets=kinds,
+        targets=tuned.targets,
         rows=len(rows),
         heldout_rows=len(heldout),
         packed_loss_difference=difference,
     )
+    objective = make_objective(spec, tuned, rows, heldout)
     at_eval = AtEval(
         spec,
         run_dir,
         events,
         answer=answerer(spec, model, tokenizer, stop),
-        state=lambda: lora.state(model),
-        restore=lambda state: lora.load_state(model, state, run_dir / BEST),
-        measured=bool(len(heldout)),
+        state=tuned.state,
+        restore=lambda state: tuned.load_state(state, run_dir / BEST_FOLDER),
+        measured=objective.has_heldout,
     )
-    trainer = Trainer(
-        spec, model, rows, heldout, run_dir=run_dir, events=events, stop=stop, at_eval=at_eval
+    return Trainer(
+        spec,
+        tuned,
+        objective,
+        run_dir=run_dir,
+        events=events,
+        stop=stop,
+        at_eval=at_eval,
+        foreseen=foreseen,
     )
-    trainer.foreseen = foreseen
-    return trainer
 
 
 def _finish(
@@ -278,20 +294,19 @@ def _finish(
 ) -> Manifest:
     from slipway.core.files import new_folder
     from slipway.datasets.templates import TEMPLATE_FILE
-    from slipway.training import checkpoint, lora
+    from slipway.training import checkpoint
+    from slipway.training.best import remove_best
     from slipway.training.curve import draw_curve
     from slipway.training.estimate.foresee import settle
     from slipway.training.token_sets import keep_template
 
     spec = resolved.spec
     base = Path(spec.model)
-    settings = spec.lora.model_dump()
-    settings["target"] = sorted(
-        {name.rpartition(".")[2] for name, _ in lora.adapters(trainer.model)}
-    )
-    with new_folder(run_dir / ADAPTER) as folder:
-        lora.save_adapter(trainer.model, folder, base=base.name, settings=settings)
-        template = [f"{ADAPTER}/{TEMPLATE_FILE}"] if keep_template(spec, base, folder) else []
+    made = trainer.tuned.artefact
+    with new_folder(run_dir / made) as folder:
+        names = trainer.tuned.save(folder, base)
+        if keep_template(spec, base, folder) and TEMPLATE_FILE not in names:
+            names.append(TEMPLATE_FILE)
     recipe = spec.model_dump(exclude_none=True)
     write_text(run_dir / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     draw_curve(run_dir / EVENTS, run_dir / CURVE, title=title_of(spec))
@@ -307,19 +322,19 @@ def _finish(
         "seconds": round(progress.seconds, 2),
         "peak_memory_bytes": progress.peak_memory_bytes,
     }
-    notes = {"identity": identity, "base_path": str(base), "plan": progress.plan.reason}
+    notes = {
+        "identity": identity,
+        "base_path": str(base),
+        "plan": progress.plan.reason,
+        "artefact": made,
+    }
     if estimated := settle(trainer.foreseen, metrics, trainer.events):
         notes["estimate"] = estimated
     manifest = write_manifest(
         run_dir,
         "run",
         spec.label or run_dir.name,
-        files=[
-            f"{ADAPTER}/{lora.CONFIG_FILE}",
-            f"{ADAPTER}/{lora.WEIGHTS_FILE}",
-            RECIPE,
-            *template,
-        ],
+        files=[*(f"{made}/{name}" for name in names), RECIPE],
         parents={"base": identity["base"], "dataset": identity["dataset"]},
         config=resolved.settings(),
         versions=package_versions("torch", "transformers", "peft", "safetensors", "tokenizers"),
@@ -327,5 +342,5 @@ def _finish(
         notes=notes,
     )
     checkpoint.remove_all(run_dir)
-    shutil.rmtree(run_dir / "best", ignore_errors=True)
+    remove_best(run_dir)
     return manifest

@@ -7,24 +7,22 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from slipway.core.errors import ProofError
 from slipway.core.events import EventLog
 from slipway.core.i18n import tr
-from slipway.datasets import Encoded, lengths_of
 from slipway.training import checkpoint
 from slipway.training.at_eval import AtEval, end_if_asked
-from slipway.training.batch import batches, losses
 from slipway.training.checkpoint import Progress
 from slipway.training.estimate import Estimate
-from slipway.training.evaluate import rows_loss
 from slipway.training.memory import memory, peak_memory
+from slipway.training.methods import Tuned, make_optimizer
+from slipway.training.objectives import Objective
 from slipway.training.plan import (
     Costs,
     learning_rate,
@@ -41,70 +39,51 @@ _FINISH_S = 3.0  # manifest, adapter files, loss curve
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One optimiser step: mean loss over its labels, gradient norm before clipping, tokens."""
+    """One optimiser step: its mean loss, gradient norm before clipping, tokens."""
 
     loss: float
     grad_norm: float
     tokens: int
+    extra: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
-    """Runs the steps of one training run; owns the model, the optimiser and the progress.
+    """Runs the steps of one training run; owns the optimiser and the progress.
+
+    It knows neither the method nor the stage: `tuned` has the weights, `objective` their gradient.
 
     Args:
         stop: called often; raises KeyboardInterrupt when the user wants to stop.
         at_eval: what else is done at each eval; nothing without it.
+        foreseen: what the run was estimated to need.
     """
 
     def __init__(
         self,
         spec: TrainSpec,
-        model: Any,
-        rows: Sequence[Encoded],
-        heldout: Sequence[Encoded],
+        tuned: Tuned,
+        objective: Objective,
         *,
         run_dir: Path,
         events: EventLog,
         stop: Callable[[], None],
         at_eval: AtEval | None = None,
+        foreseen: Estimate | None = None,
     ) -> None:
-        self.at_eval = at_eval
-        self.spec, self.model, self.rows, self.heldout = spec, model, rows, heldout
+        self.spec, self.tuned, self.objective = spec, tuned, objective
         self.run_dir, self.events, self.stop = run_dir, events, stop
-        self.device = next(model.parameters()).device
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=spec.learning_rate,
-            betas=(spec.adam_beta1, spec.adam_beta2),
-            eps=spec.adam_epsilon,
-            weight_decay=spec.weight_decay,
-            fused=True,
-        )
-        self.lengths = lengths_of(rows)
-        self.foreseen: Estimate | None = None  # what the run was estimated to need
+        self.at_eval, self.foreseen = at_eval, foreseen
+        self.model = tuned.model
+        self.device = next(self.model.parameters()).device
+        self.parameters = tuned.parameters
+        self.optimizer = make_optimizer(spec, tuned)
+        self.lengths = objective.lengths
 
     def rows_from(self, step: int) -> Iterator[tuple[int, list[int]]]:
         """(epoch, row numbers) of each step after `step`."""
         spec = self.spec
         steps = step_rows(self.lengths, spec.batch_tokens, spec.seed, spec.batch_rows)
         return islice(steps, step, None)
-
-    def gradients(self, numbers: Sequence[int]) -> tuple[float, int]:
-        """Forward and backward over the rows of one step; returns (mean loss, tokens).
-
-        The loss is the sum over all labels of the step divided by their number, however the rows
-        fall into packs.
-        """
-        packs = batches([self.rows[i] for i in numbers], self.spec.pack_tokens, self.device)
-        labels = sum(len(batch.targets) for _, batch in packs)
-        total = torch.zeros((), device=self.device)
-        for _, batch in packs:
-            self.stop()
-            loss = losses(self.model, batch, 1.0 / labels).sum()
-            loss.backward()
-            total += loss.detach()
-        return float(total), sum(batch.tokens for _, batch in packs)
 
     def step(self, numbers: Sequence[int], rate: float) -> StepResult:
         """One optimiser step.
@@ -113,14 +92,14 @@ class Trainer:
             ProofError: the loss or the gradient is not a finite number; nothing was changed.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_ratio"]
         self.optimizer.zero_grad(set_to_none=True)
-        loss, tokens = self.gradients(numbers)
+        sums = self.objective.gradients(numbers, self.stop)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.max_grad_norm))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not (math.isfinite(sums.loss) and math.isfinite(norm)):
             raise ProofError(
                 "train.not_finite",
-                tr("the loss became {loss} (gradient norm {norm})", loss=loss, norm=norm),
+                tr("the loss became {loss} (gradient norm {norm})", loss=sums.loss, norm=norm),
                 tr(
                     "train anew with a lower rate, for example `slipway train ... "
                     "learning_rate={rate:g}` and a new --run-dir",
@@ -128,7 +107,7 @@ class Trainer:
                 ),
             )
         self.optimizer.step()
-        return StepResult(loss, norm, tokens)
+        return StepResult(sums.loss, norm, sums.tokens, sums.extra)
 
     def measure(self) -> float:
         """Tokens per second of a step, forward and backward, without changing anything.
@@ -140,9 +119,9 @@ class Trainer:
         speeds = []
         for _, numbers in islice(self.rows_from(0), _PROBE_STEPS + 1):
             start = time.perf_counter()
-            _, tokens = self.gradients(numbers)
+            sums = self.objective.gradients(numbers, self.stop)
             self.optimizer.zero_grad(set_to_none=True)
-            speeds.append(tokens / (time.perf_counter() - start))
+            speeds.append(sums.tokens / (time.perf_counter() - start))
         torch.set_rng_state(state)
         return statistics.median(speeds[1:])
 
@@ -152,20 +131,27 @@ class Trainer:
             self.lengths, spec.batch_tokens, spec.seed, epochs, limit, spec.batch_rows
         )
 
+    def _units(self, steps: int) -> list[int]:
+        """The units that so many steps learn from."""
+        found: set[int] = set()
+        for _, numbers in islice(self.rows_from(0), steps):
+            found.update(numbers)
+            if len(found) == len(self.lengths):
+                break
+        return sorted(found)
+
     def evaluate(self, step: int) -> float | None:
         """Eval loss on the held-out rows, told as an event; None without such rows."""
-        if not self.heldout:
-            return None
         start = time.perf_counter()
-        result = rows_loss(self.model, self.heldout, on_pack=self.stop)
+        result = self.objective.evaluate(self.stop)
+        if result is None:
+            return None
         self.events.emit(
             "metric",
             kind="eval",
             step=step,
             loss=round(result.loss, 6),
-            perplexity=round(result.perplexity, 4),
-            rows=result.rows,
-            label_tokens=result.label_tokens,
+            **result.extra,
             seconds=round(time.perf_counter() - start, 3),
         )
         return result.loss
@@ -185,6 +171,7 @@ class Trainer:
         by_epochs = self._steps(spec.epochs, spec.max_steps)
         eval_every = self._steps(1, None) if spec.eval_each_epoch else spec.eval_every
         plan = make_plan(by_epochs, max_steps=spec.max_steps, eval_every=eval_every)
+        self.objective.prepare(self._units(plan.total_steps))
         progress = Progress(0, plan, identity, base_eval_loss=base_loss, eval_loss=base_loss)
         if spec.time_budget_s is not None:
             speed = self.measure()
@@ -300,7 +287,7 @@ class Trainer:
 
     def _write(self, progress: Progress) -> Path:
         keep = self.spec.keep_checkpoints
-        return checkpoint.save(self.run_dir, progress, self.model, self.optimizer, keep=keep)
+        return checkpoint.save(self.run_dir, progress, self.tuned, self.optimizer, keep=keep)
 
     def _save(self, progress: Progress, begun: float) -> None:
         progress = replace(progress, seconds=time.perf_counter() - begun)
@@ -335,6 +322,7 @@ class Trainer:
             loss=round(result.loss, 6),
             lr=rate,
             grad_norm=round(result.grad_norm, 5),
+            **{name: round(value, 6) for name, value in result.extra.items()},
             tokens=progress.tokens,
             tokens_per_s=round(result.tokens / step_s, 1),
             eta_s=round(left * per_step, 1),

@@ -60,15 +60,16 @@ def estimate(
         InputError: the base's config is not usable.
         UsageError: the method does not fit the model.
     """
+    from slipway.training.methods import attach, load_dtype
     from slipway.training.model import pick_device, pick_dtype, set_threads
 
     set_threads(spec.threads)
     device = pick_device()
     dtype = pick_dtype(spec.dtype, device)
     config = read_config(base)
-    whole = build(config, dtype, torch.device("meta"))
-    packed = _packed_bytes(whole)
-    attach(whole, spec)
+    whole = build(config, load_dtype(spec, dtype), torch.device("meta"))
+    packed = _packed_bytes(whole) if spec.method == "lora" else 0
+    attach(whole, spec, dtype)
     weights, trained = numbers(whole)
     here, there = _two(spec, config)
     near = _cost(spec, config, here, rows, work, dtype, device)
@@ -96,13 +97,6 @@ def _packed_bytes(whole: Any) -> int:
     return 2 * sum(int(w.numel()) * int(w.element_size()) for w in weights)
 
 
-def attach(model: Any, spec: TrainSpec) -> None:
-    """Put the method on a model, as a run would."""
-    from slipway.training import lora
-
-    lora.attach(model, **spec.lora.model_dump(include={"rank", "alpha", "dropout", "target"}))
-
-
 def _two(spec: TrainSpec, config: Any) -> tuple[int, int]:
     """Two numbers of layers between which the cost of a layer is that of the whole model."""
     layers = int(config.num_hidden_layers)
@@ -123,21 +117,25 @@ def _cost(
     device: torch.device,
 ) -> Cost:
     from slipway.training.batch import batches, losses
+    from slipway.training.methods import attach, load_dtype, make_optimizer
 
     state = torch.get_rng_state()
-    model = build(with_layers(config, layers), dtype, device)
-    attach(model, spec)
+    model = build(with_layers(config, layers), load_dtype(spec, dtype), device)
+    tuned = attach(model, spec, dtype)
     largest = batches([rows[i] for i in work.probe], 1 << 30, device)
     typical = batches([rows[i] for i in work.typical], spec.pack_tokens, device)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
+    optimizer = make_optimizer(spec, tuned)
 
     def learn(packs: Any) -> None:
         for _, batch in packs:
-            losses(model, batch, 1e-3).sum().backward()
+            with tuned.computing():
+                loss = losses(model, batch, 1e-3).sum()
+            loss.backward()
 
     def read() -> None:
         for _, batch in typical:
-            losses(model, batch)
+            with tuned.computing():
+                losses(model, batch)
 
     try:
         return measure(model, lambda: learn(largest), lambda: learn(typical), read, optimizer)

@@ -1,0 +1,64 @@
+"""What the training loop knows of a stage: units to learn from, their loss and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StepSums:
+    """Forward and backward of one optimiser step.
+
+    Attributes:
+        loss: mean over what the stage counts (label tokens, pairs, answers).
+        tokens: computed, all of them real.
+        extra: what else people want to see of a step, such as `accuracy` of a preference.
+    """
+
+    loss: float
+    tokens: int
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """The held-out rows under the model as it is.
+
+    Attributes:
+        extra: what is told beside the loss: `perplexity`, `rows`, `label_tokens`, ...
+    """
+
+    loss: float
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """One stage's loss over one run's data.
+
+    A unit is what a step is made of and never cut: a row, or the two rows of a preference pair.
+    """
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each training unit."""
+
+    @property
+    def has_heldout(self) -> bool:
+        """Whether there is something to measure an eval loss on."""
+
+    def prepare(self, numbers: Iterable[int]) -> None:
+        """What must be known before the first step, of the units that will be trained on."""
+
+    def gradients(self, numbers: Sequence[int], stop: Callable[[], None]) -> StepSums:
+        """Add the gradient of a step's mean loss over these units to the trained weights.
+
+        However the units fall into packs, the result is the same but for rounding.
+
+        Args:
+            stop: called before each pack; may raise.
+        """
+
+    def evaluate(self, stop: Callable[[], None]) -> EvalResult | None:
+        """The loss on the held-out units; None without any."""
