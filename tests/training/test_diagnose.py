@@ -146,7 +146,7 @@ def test_a_loss_of_zero_ends_the_run(
 ) -> None:
     """As fp16 that flushes to zero, or labels that were lost, would give it."""
     monkeypatch.setattr(
-        "slipway.training.trainer.losses",
+        "slipway.training.objectives.next_token.losses",
         lambda model, batch, scale=1.0: (
             torch.zeros(len(batch.targets))
             * next(p for p in model.parameters() if p.requires_grad).sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,20 +253,7 @@ def _make_trainer(
     difference = prove_loss(model, rows, device)
     torch.manual_seed(spec.seed)
     tuned = attach(model, spec, dtype)
-    trainable = sum(p.numel() for p in tuned.parameters)
-    events.emit(
-        "log",
-        message=f"base in {str(dtype).removeprefix('torch.')} on {device}, "
-        f"{trainable:,} trained weights on {', '.join(tuned.targets)}",
-        dtype=str(dtype).removeprefix("torch."),
-        device=str(device),
-        threads=torch.get_num_threads(),
-        trained_weights=trainable,
-        targets=tuned.targets,
-        rows=len(rows),
-        heldout_rows=len(heldout),
-        packed_loss_difference=difference,
-    )
+    _tell_model(events, tuned, dtype, device, rows, heldout, difference)
     objective = make_objective(spec, tuned, rows, heldout)
     at_eval = AtEval(
         spec,
@@ -286,6 +273,33 @@ def _make_trainer(
         stop=stop,
         at_eval=at_eval,
         foreseen=foreseen,
+    )
+
+
+def _tell_model(
+    events: EventLog,
+    tuned: Any,
+    dtype: Any,
+    device: Any,
+    rows: Sequence[Any],
+    heldout: Sequence[Any],
+    difference: float,
+) -> None:
+    import torch
+
+    trainable = sum(p.numel() for p in tuned.parameters)
+    events.emit(
+        "log",
+        message=f"base in {str(dtype).removeprefix('torch.')} on {device}, "
+        f"{trainable:,} trained weights on {', '.join(tuned.targets)}",
+        dtype=str(dtype).removeprefix("torch."),
+        device=str(device),
+        threads=torch.get_num_threads(),
+        trained_weights=trainable,
+        targets=tuned.targets,
+        rows=len(rows),
+        heldout_rows=len(heldout),
+        packed_loss_difference=difference,
     )
 
 
