@@ -83,3 +83,82 @@ def test_stats_take_a_pulled_base_by_name(
     assert json.loads(capsys.readouterr().out)["splits"]["train"]["tokens"]["learned"] > 0
     assert main([*command[:4], "none"]) == 5
     assert "slipway pull" in capsys.readouterr().err
+
+
+def test_check_writes_every_row_with_its_score_also_the_bad_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = {
+        "messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "N/A"}]
+    }
+    folder = dataset(tmp_path / "d", GOOD, "{broken\n", empty)
+    rows = tmp_path / "rows.jsonl"
+    assert main(["data", "check", str(folder), "--rows", str(rows)]) == 1
+    lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+    assert [line["row"] for line in lines] == ["train.jsonl:2", "train.jsonl:1", "train.jsonl:3"]
+    assert lines[0]["skipped"]["code"] == "broken_json"
+    assert (lines[1]["score"], lines[1]["reasons"]) == (100, {})
+    assert (lines[2]["score"], lines[2]["reasons"]) == (30, {"empty_answer": 70})
+    assert main(["data", "check", str(folder), "--rows", str(rows)]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main(["data", "check", str(folder), "--rows", str(rows), "--force"]) == 1
+
+
+def test_a_check_fails_below_the_wanted_quality_and_when_strict_on_warnings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {"messages": [GOOD["messages"][0], {"role": "assistant", "content": "<br>N/A&nbsp;"}]}
+    folder = dataset(tmp_path, GOOD, bad)
+    assert main(["data", "check", str(folder)]) == 0
+    assert main(["data", "check", str(folder), "--min-quality", "90"]) == 0
+    assert main(["data", "check", str(folder), "--min-quality", "99"]) == 1
+    assert "below --min-quality 99" in capsys.readouterr().err
+    assert main(["data", "check", str(folder), "--strict"]) == 1  # no held-out split
+
+
+def test_check_with_a_model_names_the_rows_that_the_cut_off_shortens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = {
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a " * 90}]
+    }
+    forged = {"messages": [{"role": "user", "content": "<|im_end|>"}, GOOD["messages"][1]]}
+    folder = dataset(tmp_path / "data", GOOD, long, forged)
+    model = tiny_tokenizer(tmp_path / "model")
+    command = ["data", "check", str(folder), "--base", str(model), "--cutoff-len", "60"]
+    assert main(command) == 1
+    out = capsys.readouterr().out
+    assert "train.jsonl:2 has" in out
+    assert "train.jsonl:3" in out and "control token" in out
+    assert main([*command, "--json"]) == 1
+    split = json.loads(capsys.readouterr().out)["splits"]["train"]
+    assert split["tokens"]["over_count"] == 1
+    assert split["quality"]["reasons"]["not_encoded"]["first"] == ["train.jsonl:3"]
+
+
+def test_workers_find_what_one_process_finds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slipway.datasets import look, scan
+
+    monkeypatch.setattr(scan, "BATCH_ROWS", 8)
+    monkeypatch.setattr(look, "_WORTH_A_POOL", 2)
+    rows = [
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": f"how do I return order {n % 30} to the shop in {n % 7} days",
+                },
+                GOOD["messages"][1],
+            ]
+        }
+        for n in range(60)
+    ]
+    folder = dataset(tmp_path / "d", *rows)
+    reports = []
+    for workers in ("0", "2"):
+        main(["data", "check", str(folder), "--json", "--workers", workers])
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0] == reports[1]
+    assert reports[0]["near_duplicate_count"] > 0

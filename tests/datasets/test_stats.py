@@ -11,7 +11,7 @@ from tests.datasets.rows_for_tests import row
 
 from slipway.core.errors import InputError
 from slipway.datasets import dataset_stats, encode_sample, load_dataset
-from slipway.datasets.stats import histogram, spread
+from slipway.datasets.token_tally import histogram, spread
 
 
 def test_rows_turns_languages_and_topics_are_counted(write: Callable[..., Path]) -> None:

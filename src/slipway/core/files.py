@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from slipway.core.errors import from_os_error
+from slipway.core.errors import ConflictError, from_os_error
+from slipway.core.i18n import tr
 from slipway.core.process import is_alive
 
 _CHUNK_BYTES = 1 << 20
@@ -52,6 +53,43 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
     """Write readable JSON (UTF-8, two-space indent, trailing newline) atomically."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n", mode=mode)
+
+
+@contextmanager
+def new_file(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
+    """Write a file piece by piece; it stands at `path` only when the block succeeds.
+
+    Args:
+        force: overwrite a file that is there.
+
+    Raises:
+        ConflictError: a file is there.
+        SlipwayError: the disk is full or the path is not writable; `path` is untouched.
+    """
+    if path.exists() and not force:
+        raise ConflictError(
+            "file.exists",
+            tr("{path} exists already", path=str(path)),
+            tr("give another name, or overwrite it with `--force`"),
+        )
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        fsync_dir(path.parent)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise from_os_error(error, path) from error
+        raise
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 Nothing here loads torch; transformers and tokenizers are loaded by the functions that need them.
 """
 
-from slipway.datasets.check import CheckReport, SimilarPair, check_dataset
+from slipway.datasets.check import CheckOptions, check_dataset
+from slipway.datasets.check_report import CheckReport, SimilarPair, SplitReport
 from slipway.datasets.encode import (
     Encoded,
     EncodedSet,
@@ -18,7 +19,8 @@ from slipway.datasets.open import SampleStream, open_samples
 from slipway.datasets.packing import Pack, pack
 from slipway.datasets.rows import split_files, split_parts
 from slipway.datasets.rule import EncodeRule, Thinking
-from slipway.datasets.stats import DatasetStats, SplitStats, TokenStats, dataset_stats
+from slipway.datasets.source import DataSource
+from slipway.datasets.stats import DatasetStats, SplitStats, dataset_stats
 from slipway.datasets.stream import encode_stream
 from slipway.datasets.templates import (
     TemplateFinding,
@@ -27,12 +29,15 @@ from slipway.datasets.templates import (
     save_template,
 )
 from slipway.datasets.token_cache import CachedTokens, list_cached, remove_cached
+from slipway.datasets.token_tally import TokenStats
 from slipway.datasets.tokenizer import load_tokenizer
 from slipway.datasets.tokens import NamedRows, TokenSet, lengths_of
 
 __all__ = [
     "CachedTokens",
+    "CheckOptions",
     "CheckReport",
+    "DataSource",
     "DatasetStats",
     "EncodeRule",
     "Encoded",
@@ -47,6 +52,7 @@ __all__ = [
     "SampleStream",
     "SimilarPair",
     "Split",
+    "SplitReport",
     "SplitStats",
     "TemplateFinding",
     "Thinking",

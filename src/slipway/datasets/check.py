@@ -1,249 +1,328 @@
-"""Is a dataset fit to train on? Every fault with its place, and likeness shown with numbers.
+"""Is a dataset fit to train on? Every fault with its place, likeness and quality with numbers.
 
 Errors (the dataset is not ok): a row that cannot be read or breaks the rules, an id used twice, a
 conversation that stands twice, a held-out question that also stands in train. Warnings: pairs that
-are nearly the same, keys that are not used, no held-out split.
+are nearly the same, personal data, keys that are not used, no held-out split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slipway.core.i18n import Text, tr
-from slipway.datasets.load import Loaded, read_file, read_registered
-from slipway.datasets.model import RowProblem, Sample, Split
-from slipway.datasets.rows import split_files
-from slipway.datasets.similarity import Comparison, Likeness, Method, between, normalise, within
+from slipway.datasets.alike import Alike, find_alike
+from slipway.datasets.check_report import (
+    MAX_NAMED,
+    CheckReport,
+    Named,
+    PersonalData,
+    Quality,
+    SimilarPair,
+    SplitReport,
+    WorstRow,
+)
+from slipway.datasets.look import look_at
+from slipway.datasets.model import RowProblem, Split
+from slipway.datasets.opened import Problems, format_of, good_rows, open_splits, source_of
+from slipway.datasets.personal import KINDS
+from slipway.datasets.reasons import BIT, REASONS, Reason, reasons_of
+from slipway.datasets.rule import EncodeRule
+from slipway.datasets.scan import BITS, IDENT, LANGUAGE, PERSONAL, UNITS, Scan, SplitScan, mark
+from slipway.datasets.score_rows import row_lines
+from slipway.datasets.scripts import LANGUAGES
+from slipway.datasets.shingles import numpy_module
+from slipway.datasets.sketches import Comparison
+from slipway.datasets.source import DataSource
+from slipway.datasets.token_tally import TokenTally
 
-QUESTION_THRESHOLD = 0.8
-CONVERSATION_THRESHOLD = 0.85
+if TYPE_CHECKING:
+    from slipway.datasets.open import SampleStream
 
-
-@dataclass(frozen=True, slots=True)
-class SimilarPair:
-    """Two rows and how alike they are.
-
-    Attributes:
-        what: "question" (first user turns) or "conversation" (all turns).
-        similarity: Jaccard index of their shingles, 0 to 1.
-        left_text, right_text: the questions.
-    """
-
-    what: str
-    left: Sample
-    right: Sample
-    similarity: float
-    left_text: str
-    right_text: str
-
-    def as_json(self) -> dict[str, object]:
-        """The pair for `--json`: rows as `file:line`."""
-        return {
-            "what": self.what,
-            "similarity": round(self.similarity, 4),
-            "left": {"id": self.left.id, "row": _place(self.left), "text": self.left_text},
-            "right": {"id": self.right.id, "row": _place(self.right), "text": self.right_text},
-        }
+_WORST = 20
+_NAMED_ROWS = 20
+_GOOD = 90
 
 
 @dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What was found.
+class CheckOptions:
+    """What else a check looks at.
 
     Attributes:
-        rows: good rows per split.
-        formats: split -> recognised format.
-        errors: every fault, in file order.
-        warnings: what does not forbid training.
-        near_duplicates: pairs within train at or above the thresholds, most alike first.
-        most_similar: per comparison ("question", "conversation", "leak") the pair most alike,
-            whatever its value, so that "no near-duplicates" stands with its number.
-        leaks: held-out questions (first user turn) found among train's user turns; also errors.
-        method: whether every pair was compared, or those that MinHash proposed.
+        tokenizer: from `load_tokenizer`; rows are then also encoded, and those counted that the
+            cut-off shortens.
+        cutoff_len: tokens at which training would cut a row.
+        workers: processes that look at rows; 0: this one.
+        stage: what is learned, see `open_samples`.
+        write: called with a JSON line for each row: every bad row, then every row with its score.
+        on_progress: called with the number of rows looked at.
     """
 
-    path: Path
-    rows: dict[Split, int]
-    formats: dict[Split, str]
-    errors: list[RowProblem]
-    warnings: list[Text]
-    near_duplicates: list[SimilarPair]
-    most_similar: dict[str, SimilarPair]
-    leaks: list[SimilarPair]
-    method: Method
-    thresholds: dict[str, float] = field(
-        default_factory=lambda: {
-            "question": QUESTION_THRESHOLD,
-            "conversation": CONVERSATION_THRESHOLD,
-            "leak": QUESTION_THRESHOLD,
-        }
-    )
-
-    @property
-    def ok(self) -> bool:
-        """Whether the dataset can be trained on: no errors."""
-        return not self.errors
-
-    def as_json(self) -> dict[str, Any]:
-        """The report as a JSON document; a stable shape."""
-        return {
-            "ok": self.ok,
-            "path": str(self.path),
-            "rows": dict(self.rows),
-            "formats": dict(self.formats),
-            "errors": [problem.as_json() for problem in self.errors],
-            "warnings": [warning.en for warning in self.warnings],
-            "near_duplicates": [pair.as_json() for pair in self.near_duplicates],
-            "most_similar": {what: pair.as_json() for what, pair in self.most_similar.items()},
-            "leaks": [pair.as_json() for pair in self.leaks],
-            "method": self.method,
-            "thresholds": self.thresholds,
-        }
+    tokenizer: Any = None
+    cutoff_len: int = 1024
+    workers: int = 0
+    stage: str = "sft"
+    write: Callable[[bytes], object] | None = None
+    on_progress: Callable[[int], None] | None = None
 
 
-def check_dataset(path: Path, info: str | None = None) -> CheckReport:
-    """Check a dataset folder or file to its end.
+def check_dataset(dataset: Path | DataSource, options: CheckOptions | None = None) -> CheckReport:
+    """Check a dataset to its end, in memory that grows by some 300 bytes for each row.
 
     Args:
-        path: a folder with `train.jsonl` and perhaps `heldout.jsonl`, or one file.
-        info: then `path` is a name in this registry; see `datasets.registry`.
+        dataset: a folder with `train.jsonl` and perhaps `heldout.jsonl`, one file, or a source.
 
     Raises:
-        NotFoundError: there is no dataset at `path`.
+        NotFoundError: there is no dataset.
+        ResourceError: numpy is not installed, or the disk of temporary files is full.
     """
-    loaded: dict[Split, Loaded] = (
-        {split: read_file(file) for split, file in split_files(path).items()}
-        if info is None
-        else {"train": read_registered(info, str(path))}
-    )
-    train = loaded["train"].samples
-    heldout = loaded["heldout"].samples if "heldout" in loaded else []
-    errors = [problem for one in loaded.values() for problem in one.problems]
-    errors += _same_ids(train, heldout) + _same_conversations([*train, *heldout])
-
-    near, most_similar, method = _near_duplicates(train)
-    leaks, closest = _leaks(heldout, train)
-    if closest:
-        most_similar["leak"] = closest
-    errors += [_leak_problem(leak) for leak in leaks]
-    return CheckReport(
-        path=path,
-        rows={split: len(one.samples) for split, one in loaded.items()},
-        formats={split: one.format or "unknown" for split, one in loaded.items()},
-        errors=errors,
-        warnings=_warnings(loaded, near, registered=info is not None),
-        near_duplicates=near,
-        most_similar=most_similar,
-        leaks=leaks,
-        method=method,
-    )
-
-
-def first_question(sample: Sample) -> str:
-    """The first user turn."""
-    return next((m.content for m in sample.messages if m.role == "user"), "")
-
-
-def _conversation(sample: Sample) -> str:
-    # a shared system prompt would make all rows look alike
-    return "\n".join(m.content for m in sample.messages if m.role != "system")
-
-
-def _place(sample: Sample) -> str:
-    return f"{sample.file.name}:{sample.line}"
-
-
-def _same_ids(train: Sequence[Sample], heldout: Sequence[Sample]) -> list[RowProblem]:
-    seen = {sample.id: sample for sample in train}
-    return [
-        RowProblem(
-            sample.file,
-            sample.line,
-            "id",
-            "duplicate_id",
-            tr("the id `{id}` was used in {row}", id=sample.id, row=_place(seen[sample.id])),
+    options = options or CheckOptions()
+    source = dataset if isinstance(dataset, DataSource) else source_of(dataset)
+    streams = open_splits(source, options.stage)
+    with Scan(numpy_module()) as scan:
+        problems = Problems(MAX_NAMED)
+        if options.write:
+            problems.tell = _writer_of(options.write)
+        tallies = {
+            split: _read(scan, split, stream, problems, options)
+            for split, stream in streams.items()
+        }
+        alike = find_alike(scan)
+        _mark(scan, alike, tallies)
+        problems.tell = None
+        _same_ids(scan, problems)
+        _same_conversations(scan, alike, problems)
+        leaks = _pairs(scan, "leak", alike.leaks, MAX_NAMED)
+        leaked = _leaked(alike.leaks)
+        for pair in leaked:
+            problems.add(_leak_problem(_pair(scan, "leak", *pair)))
+        near = _near(scan, alike)
+        report = CheckReport(
+            path=Path(source.path),
+            splits={
+                split: _split(scan, split, stream, tallies[split])
+                for split, stream in streams.items()
+            },
+            errors=problems.first,
+            error_count=problems.count,
+            skipped=problems.rows,
+            error_codes=problems.codes,
+            warnings=_warnings(scan, streams, near[1]),
+            near_duplicates=near[0],
+            near_count=near[1],
+            most_similar=_most_similar(scan, alike),
+            leaks=_one_each(leaks),
+            leak_count=len(leaked),
+            method=alike.questions.method,
         )
-        for sample in heldout
-        if sample.id in seen
-    ]
+        if options.write:
+            for line in row_lines(scan, alike):
+                options.write(line)
+        return report
 
 
-def _same_conversations(samples: Sequence[Sample]) -> list[RowProblem]:
-    seen: dict[tuple[tuple[str, str], ...], Sample] = {}
-    problems = []
-    for sample in samples:
-        key = tuple((m.role, normalise(m.content)) for m in sample.messages if m.role != "system")
-        first = seen.setdefault(key, sample)
-        if first is not sample:
-            reason = tr("the same conversation as {row}", row=_place(first))
-            problems.append(RowProblem(sample.file, sample.line, "", "duplicate_row", reason))
-    return problems
+def _writer_of(write: Callable[[bytes], object]) -> Callable[[RowProblem], None]:
+    import orjson
+
+    def tell(problem: RowProblem) -> None:
+        row = {"row": f"{problem.file.name}:{problem.line}", "skipped": problem.as_json()}
+        write(orjson.dumps(row) + b"\n")
+
+    return tell
 
 
-def _near_duplicates(
-    train: Sequence[Sample],
-) -> tuple[list[SimilarPair], dict[str, SimilarPair], Method]:
-    questions = within([first_question(sample) for sample in train], QUESTION_THRESHOLD)
-    whole = within([_conversation(sample) for sample in train], CONVERSATION_THRESHOLD)
-    most_similar: dict[str, SimilarPair] = {}
+def _read(
+    scan: Scan, split: Split, stream: SampleStream, problems: Problems, options: CheckOptions
+) -> TokenTally | None:
+    samples = good_rows(stream, problems)
+    tally = None
+    if options.tokenizer is not None:
+        rule = EncodeRule(options.cutoff_len)
+        tally = TokenTally(options.tokenizer, rule, lambda one: problems.row((one,)))
+        samples = tally.through(samples)
+    scan.splits[split] = SplitScan(len(scan), len(scan))
+    for batch in look_at(samples, options.workers):
+        scan.add(split, batch)
+        if options.on_progress:
+            options.on_progress(len(scan))
+    return tally
+
+
+def _mark(scan: Scan, alike: Alike, tallies: dict[Split, TokenTally | None]) -> None:
+    """Add the reasons that only the whole dataset tells."""
+    np = scan.np
+    for split, tally in tallies.items():
+        if tally:
+            start = scan.splits[split].start
+            gone = tally.dropped_rows.array
+            mark(
+                scan, np.setdiff1d(tally.truncated_rows.array, gone) + start, BIT[Reason.TRUNCATED]
+            )
+            mark(scan, gone + start, BIT[Reason.DROPPED])
+            mark(scan, tally.refused_rows.array + start, BIT[Reason.NOT_ENCODED])
+    mark(scan, np.flatnonzero(alike.first != np.arange(len(scan))), BIT[Reason.DUPLICATE])
+    later = np.unique(alike.conversations.right)
+    mark(scan, later, BIT[Reason.NEAR_DUPLICATE])
+    known = BIT[Reason.DUPLICATE] | BIT[Reason.NEAR_DUPLICATE]
+    asked = np.unique(alike.questions.right)
+    mark(
+        scan,
+        asked[(scan.column(BITS)[asked] & np.uint64(known)) == 0],
+        BIT[Reason.NEAR_QUESTION],
+    )
+    mark(scan, np.unique(alike.leaks.left), BIT[Reason.LEAK])
+
+
+def _same_ids(scan: Scan, problems: Problems) -> None:
+    """Ids of held-out rows that rows of train have."""
+    np = scan.np
+    train, heldout = scan.splits["train"], scan.splits.get("heldout")
+    if heldout is None:
+        return
+    idents = scan.column(IDENT)
+    mine, theirs = idents[heldout.start : heldout.end], idents[train.start : train.end]
+    _, at, of = np.intersect1d(mine, theirs, return_indices=True)
+    for n in np.argsort(at):
+        row, other = scan.row(int(heldout.start + at[n])), scan.row(int(train.start + of[n]))
+        reason = tr("the id `{id}` was used in {row}", id=row.id, row=other.place)
+        problems.add(RowProblem(row.file, row.line, "id", "duplicate_id", reason))
+
+
+def _same_conversations(scan: Scan, alike: Alike, problems: Problems) -> None:
+    np = scan.np
+    for number in np.flatnonzero(alike.first != np.arange(len(scan))):
+        row, first = scan.row(int(number)), scan.row(int(alike.first[number]))
+        reason = tr("the same conversation as {row}", row=first.place)
+        problems.add(RowProblem(row.file, row.line, "", "duplicate_row", reason))
+
+
+def _near(scan: Scan, alike: Alike) -> tuple[list[SimilarPair], int]:
+    """Pairs of rows alike in question or conversation, each once; and how many there are."""
+    np = scan.np
+    both = (alike.questions, alike.conversations)
+    keys = [c.left.astype(np.uint64) << np.uint64(32) | c.right.astype(np.uint64) for c in both]
+    count = len(np.union1d(*keys))
     pairs: dict[tuple[int, int], SimilarPair] = {}
-    comparisons: dict[str, Comparison] = {"question": questions, "conversation": whole}
-    for what, comparison in comparisons.items():
-        if comparison.best:
-            most_similar[what] = _pair(what, comparison.best, train, train)
-        for found in comparison.pairs:
-            pairs.setdefault((found.left, found.right), _pair(what, found, train, train))
-    near = sorted(pairs.values(), key=lambda pair: -pair.similarity)
-    return near, most_similar, questions.method
+    for found in alike.questions.pairs(MAX_NAMED):
+        pairs[found.left, found.right] = _pair(
+            scan, "question", found.left, found.right, found.similarity
+        )
+    for found in alike.conversations.pairs(MAX_NAMED):
+        key = (found.left, found.right)
+        if key not in pairs:
+            pairs[key] = _pair(scan, "conversation", *key, found.similarity)
+    return sorted(pairs.values(), key=lambda pair: -pair.similarity)[:MAX_NAMED], count
 
 
-def _pair(
-    what: str, found: Likeness, left: Sequence[Sample], right: Sequence[Sample]
-) -> SimilarPair:
-    a, b = left[found.left], right[found.right]
-    return SimilarPair(what, a, b, found.similarity, first_question(a), first_question(b))
+def _pair(scan: Scan, what: str, left: int, right: int, similarity: float) -> SimilarPair:
+    return SimilarPair(what, scan.row(left), scan.row(right), similarity)
 
 
-def _leaks(
-    heldout: Sequence[Sample], train: Sequence[Sample]
-) -> tuple[list[SimilarPair], SimilarPair | None]:
-    """Held-out first questions against every user turn of train."""
-    asked = [(sample, m.content) for sample in train for m in sample.messages if m.role == "user"]
-    questions = [first_question(sample) for sample in heldout]
-    compared = between(questions, [text for _, text in asked], QUESTION_THRESHOLD)
+def _pairs(scan: Scan, what: str, found: Comparison, limit: int) -> list[SimilarPair]:
+    return [_pair(scan, what, p.left, p.right, p.similarity) for p in found.pairs(limit)]
 
-    def pair(found: Likeness) -> SimilarPair:
-        sample, text = asked[found.right]
-        question = questions[found.left]
-        return SimilarPair("leak", heldout[found.left], sample, found.similarity, question, text)
 
-    nearest: dict[int, Likeness] = {}
-    for found in compared.pairs:  # most alike first: one leak for each held-out row
-        nearest.setdefault(found.left, found)
-    return [pair(found) for found in nearest.values()], pair(
-        compared.best
-    ) if compared.best else None
+def _leaked(leaks: Comparison) -> list[tuple[int, int, float]]:
+    """For each held-out row that leaked the row of train most like it."""
+    nearest: dict[int, tuple[int, int, float]] = {}
+    for pair in leaks.pairs():  # most alike first
+        nearest.setdefault(pair.left, (pair.left, pair.right, pair.similarity))
+    return list(nearest.values())
+
+
+def _one_each(leaks: list[SimilarPair]) -> list[SimilarPair]:
+    nearest: dict[tuple[Path, int], SimilarPair] = {}
+    for leak in leaks:
+        nearest.setdefault((leak.left.file, leak.left.line), leak)
+    return list(nearest.values())
 
 
 def _leak_problem(leak: SimilarPair) -> RowProblem:
     reason = tr(
         "the held-out question also stands in {row} (similarity {similarity})",
-        row=_place(leak.right),
+        row=leak.right.place,
         similarity=f"{leak.similarity:.2f}",
     )
     return RowProblem(leak.left.file, leak.left.line, "", "leak", reason)
 
 
-def _warnings(
-    loaded: dict[Split, Loaded], near: Sequence[SimilarPair], *, registered: bool
-) -> list[Text]:
+def _most_similar(scan: Scan, alike: Alike) -> dict[str, SimilarPair]:
+    found = {
+        "question": alike.questions.best,
+        "conversation": alike.conversations.best,
+        "leak": alike.leaks.best,
+    }
+    return {
+        what: _pair(scan, what, best.left, best.right, best.similarity)
+        for what, best in found.items()
+        if best
+    }
+
+
+def _split(scan: Scan, split: Split, stream: SampleStream, tally: TokenTally | None) -> SplitReport:
+    np = scan.np
+    part = scan.splits[split]
+    rows = slice(part.start, part.end)
+    languages = np.bincount(scan.column(LANGUAGE)[rows].astype(np.int64), minlength=len(LANGUAGES))
+    units = np.sort(scan.column(UNITS)[rows])
+    personal = {}
+    for number, kind in enumerate(KINDS):
+        has = (scan.column(PERSONAL)[rows] >> np.uint64(number)) & np.uint64(1)
+        if has.any():
+            at = np.flatnonzero(has) + part.start
+            personal[kind] = PersonalData(part.personal[kind], _named(scan, at))
+    return SplitReport(
+        rows=part.end - part.start,
+        format=format_of(stream),
+        languages={
+            name: int(n)
+            for n, name in sorted(zip(languages, LANGUAGES, strict=True), key=lambda x: -x[0])
+            if n
+        },
+        units=(int(units[(len(units) - 1) // 2]), int(units[-1])) if len(units) else (0, 0),
+        quality=_quality(scan, part),
+        personal=personal,
+        tokens=tally.stats() if tally else None,
+    )
+
+
+def _named(scan: Scan, rows: Any) -> Named:
+    return Named(len(rows), tuple(scan.row(int(n)) for n in rows[:_NAMED_ROWS]))
+
+
+def _quality(scan: Scan, part: SplitScan) -> Quality:
+    np = scan.np
+    scores = scan.scores()[part.start : part.end]
+    bits = scan.column(BITS)[part.start : part.end]
+    reasons = {}
+    for number, reason in enumerate(REASONS):
+        at = np.flatnonzero((bits >> np.uint64(number)) & np.uint64(1))
+        if len(at):
+            reasons[reason] = _named(scan, at + part.start)
+    order = np.argsort(scores, kind="stable")
+    worst = [
+        WorstRow(scan.row(int(part.start + n)), int(scores[n]), tuple(reasons_of(int(bits[n]))))
+        for n in order[:_WORST]
+        if scores[n] < _GOOD
+    ]
+    return Quality(
+        mean=round(float(scores.mean()), 1) if len(scores) else 0.0,
+        median=int(scores[order[(len(order) - 1) // 2]]) if len(order) else 0,
+        histogram=tuple(
+            np.bincount(np.minimum(9, scores // 10), minlength=10).astype(int).tolist()
+        ),
+        reasons=dict(sorted(reasons.items(), key=lambda item: -item[1].count)),
+        worst=tuple(worst),
+    )
+
+
+def _warnings(scan: Scan, streams: dict[Split, SampleStream], near: int) -> list[Text]:
     found: list[Text] = []
-    for one in loaded.values():
-        for key, count in sorted(one.unused_keys.items()):
-            name = one.file.name
+    for stream in streams.values():
+        name = stream.parts[0].files[0].name
+        for key, count in sorted(stream.unused_keys.items()):
             found.append(
                 tr(
                     "{file}: the key `{key}` is not used ({count} rows)",
@@ -252,8 +331,13 @@ def _warnings(
                     count=count,
                 )
             )
-    if "heldout" not in loaded and not registered:
+    if "heldout" not in streams:
         found.append(tr("there is no heldout.jsonl, so nothing is kept for the test"))
     if near:
-        found.append(tr("{count} pairs of rows are nearly the same", count=len(near)))
+        found.append(tr("{count} pairs of rows are nearly the same", count=near))
+    personal = int((scan.column(PERSONAL) != 0).sum())
+    if personal:
+        found.append(
+            tr("{count} rows hold personal data; mask it with `slipway data mask`", count=personal)
+        )
     return found

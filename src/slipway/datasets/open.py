@@ -71,6 +71,7 @@ class SampleStream:
             1,000 of them.
         problem_count: rows that the last iteration left out.
         unused_keys: top-level keys that no format uses -> rows that have them.
+        on_bad: called with every row that is left out, also beyond the first 1,000.
     """
 
     def __init__(self, parts: Sequence[Part], mix: Mix, seed: int, bad_rows: BadRows) -> None:
@@ -81,6 +82,7 @@ class SampleStream:
         self.problems: list[RowProblem] = []
         self.problem_count = 0
         self.unused_keys: Counter[str] = Counter()
+        self.on_bad: Callable[[Bad], None] | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -132,6 +134,8 @@ class SampleStream:
         if self._bad_rows == "stop":
             raise bad_row(row[0], more=None, dataset=part.asked)
         if counted:
+            if self.on_bad:
+                self.on_bad(row)
             self.problem_count += 1
             self.problems += row[: _MAX_KEPT - len(self.problems)]
         return False

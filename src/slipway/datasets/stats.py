@@ -3,50 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.datasets.encode import EncodedSet, LongRow, encode_all
-from slipway.datasets.load import dataset_digest, load_dataset
-from slipway.datasets.model import Sample, Split
-from slipway.datasets.rows import split_files
-from slipway.datasets.similarity import cjk_share, normalise
+from slipway.core.errors import InputError, NotFoundError
+from slipway.datasets.growing import Growing
+from slipway.datasets.load import dataset_digest
+from slipway.datasets.model import RowProblem, Sample, Split
+from slipway.datasets.open import open_samples
+from slipway.datasets.opened import SPLITS, source_of
+from slipway.datasets.rule import EncodeRule
+from slipway.datasets.shingles import CJK_CHAR, numpy_module, units_of
+from slipway.datasets.source import DataSource
+from slipway.datasets.token_tally import Spread, TokenStats, TokenTally, spread
 
 DEFAULT_CUTOFF = 1024
-_BINS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """How a quantity is spread over rows; percentiles are nearest-rank."""
-
-    total: int
-    mean: float
-    p50: int
-    p95: int
-    max: int
-
-
-@dataclass(frozen=True, slots=True)
-class TokenStats:
-    """Tokens by the model's tokenizer and chat template, before the cut-off.
-
-    Attributes:
-        learned_share: learned tokens over all tokens, after the cut-off.
-        over_cutoff: rows longer than the cut-off, each with its place.
-        dropped: those of them in which nothing to learn is left.
-        histogram: [from, to) in tokens and the number of rows.
-    """
-
-    cutoff_len: int
-    per_row: Spread
-    learned: int
-    learned_share: float
-    over_cutoff: list[LongRow]
-    dropped: list[LongRow]
-    histogram: list[tuple[int, int, int]]
+_MAX_TOPICS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +29,11 @@ class SplitStats:
 
     Attributes:
         turns: user and assistant turns.
-        chars: characters of all turns.
+        chars: characters of all turns, or of a text.
         words: words, and single characters of Chinese, Japanese or Korean.
+        topics: the rows' own topics; beyond 1,000 of them the rest is not told apart.
         languages: "cjk", "other" and "mixed" (5 to 50 % CJK) -> rows.
+        kinds: what rows teach (chat, preference, feedback, text) -> rows.
         cjk_share: of all letters.
     """
 
@@ -71,6 +47,7 @@ class SplitStats:
     answer_chars: Spread
     topics: dict[str, int]
     languages: dict[str, int]
+    kinds: dict[str, int]
     cjk_share: float
     tokens: TokenStats | None = None
 
@@ -89,90 +66,94 @@ class DatasetStats:
 
 
 def dataset_stats(
-    path: Path, tokenizer: Any = None, cutoff_len: int = DEFAULT_CUTOFF
+    dataset: Path | DataSource,
+    tokenizer: Any = None,
+    cutoff_len: int = DEFAULT_CUTOFF,
+    stage: str = "sft",
 ) -> DatasetStats:
-    """Count a dataset.
+    """Count a dataset, in memory that grows by some 40 bytes for each row.
 
     Args:
+        dataset: a path, or a source.
         tokenizer: from `load_tokenizer`; without it there are no token numbers.
         cutoff_len: tokens at which training would cut a row.
+        stage: what is learned, see `open_samples`.
 
     Raises:
         NotFoundError: there is no dataset at `path`.
         InputError: the first bad row.
     """
-    stats = DatasetStats(path, dataset_digest(path))
-    for split in split_files(path):
-        samples = load_dataset(path, split)
-        stats.splits[split] = _count(samples, tokenizer, cutoff_len)
-    return stats
+    source = dataset if isinstance(dataset, DataSource) else source_of(dataset)
+    splits: dict[Split, SplitStats] = {}
+    digest = ""
+    for split in SPLITS:
+        try:
+            stream = open_samples([source], split, stage=stage)
+        except NotFoundError:
+            if split == "train":
+                raise
+            continue
+        splits[split] = _Count().all(stream, tokenizer, cutoff_len)
+        digest = digest or stream.digest
+    if source.info is None:
+        digest = dataset_digest(Path(source.path).expanduser())
+    return DatasetStats(Path(source.path), digest, splits)
 
 
-def _count(samples: Sequence[Sample], tokenizer: Any, cutoff_len: int) -> SplitStats:
-    turns = [sum(m.role != "system" for m in sample.messages) for sample in samples]
-    texts = ["\n".join(m.content for m in sample.messages) for sample in samples]
-    answers = [
-        sum(len(m.content) for m in sample.messages if m.role == "assistant") for sample in samples
-    ]
-    return SplitStats(
-        rows=len(samples),
-        turns=sum(turns),
-        single_turn=sum(n <= 2 for n in turns),
-        multi_turn=sum(n > 2 for n in turns),
-        with_system=sum(sample.messages[0].role == "system" for sample in samples),
-        chars=spread([sum(len(m.content) for m in sample.messages) for sample in samples]),
-        words=spread([len(normalise(text).split()) for text in texts]),
-        answer_chars=spread(answers),
-        topics=dict(Counter(s.topic for s in samples if s.topic).most_common()),
-        languages=dict(Counter(_language(text) for text in texts).most_common()),
-        cjk_share=round(cjk_share("".join(texts)), 4),
-        tokens=_tokens(samples, tokenizer, cutoff_len) if tokenizer is not None else None,
-    )
+class _Count:
+    def __init__(self) -> None:
+        np = numpy_module()
+        self._chars, self._words = Growing(np, np.int64), Growing(np, np.int64)
+        self._answers = Growing(np, np.int64)
+        self._topics: Counter[str] = Counter()
+        self._languages: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+        self._turns = self._single = self._multi = self._system = 0
+        self._cjk = self._letters = 0
+
+    def all(self, samples: Iterable[Sample], tokenizer: Any, cutoff_len: int) -> SplitStats:
+        """Count all samples of a split."""
+        tally = TokenTally(tokenizer, EncodeRule(cutoff_len), _stop) if tokenizer else None
+        for sample in tally.through(samples) if tally else samples:
+            self._add(sample)
+        return SplitStats(
+            rows=len(self._chars),
+            turns=self._turns,
+            single_turn=self._single,
+            multi_turn=self._multi,
+            with_system=self._system,
+            chars=spread(self._chars.array.tolist()),
+            words=spread(self._words.array.tolist()),
+            answer_chars=spread(self._answers.array.tolist()),
+            topics=dict(self._topics.most_common()),
+            languages=dict(self._languages.most_common()),
+            kinds=dict(self._kinds.most_common()),
+            cjk_share=round(self._cjk / self._letters, 4) if self._letters else 0.0,
+            tokens=tally.stats() if tally else None,
+        )
+
+    def _add(self, sample: Sample) -> None:
+        turns = sum(m.role != "system" for m in sample.messages)
+        self._turns += turns
+        self._single += turns <= 2
+        self._multi += turns > 2
+        self._system += bool(sample.messages) and sample.messages[0].role == "system"
+        extra = [answer for answer in (sample.chosen, sample.rejected) if answer]
+        said = [*sample.messages, *extra]
+        text = sample.text or "\n".join(m.content for m in said)
+        letters = sum(char.isalnum() for char in text)
+        cjk = 0 if text.isascii() else len(CJK_CHAR.findall(text))
+        self._cjk += cjk
+        self._letters += letters
+        share = cjk / letters if letters else 0.0
+        self._languages["cjk" if share > 0.5 else "mixed" if share >= 0.05 else "other"] += 1
+        self._kinds[sample.kind] += 1
+        if sample.topic and (sample.topic in self._topics or len(self._topics) < _MAX_TOPICS):
+            self._topics[sample.topic] += 1
+        self._chars.extend([len(sample.text) + sum(len(m.content) for m in said)])
+        self._words.extend([len(units_of(text))])
+        self._answers.extend([sum(len(m.content) for m in said if m.role == "assistant")])
 
 
-def _language(text: str) -> str:
-    share = cjk_share(text)
-    return "cjk" if share > 0.5 else "mixed" if share >= 0.05 else "other"
-
-
-def _tokens(samples: Sequence[Sample], tokenizer: Any, cutoff_len: int) -> TokenStats:
-    encoded: EncodedSet = encode_all(samples, tokenizer, cutoff_len)
-    long = [*encoded.truncated, *encoded.dropped]
-    whole = {row.id: len(row.input_ids) for row in encoded.rows}
-    whole.update({row.id: row.tokens for row in long})
-    lengths = list(whole.values())
-    return TokenStats(
-        cutoff_len=cutoff_len,
-        per_row=spread(lengths),
-        learned=encoded.learned,
-        learned_share=round(encoded.learned / encoded.tokens, 4) if encoded.tokens else 0.0,
-        over_cutoff=[row for row in long if row.tokens > cutoff_len],
-        dropped=encoded.dropped,
-        histogram=histogram(lengths),
-    )
-
-
-def spread(values: Sequence[int]) -> Spread:
-    """Total, mean, percentiles and maximum; zeros when there are no values."""
-    if not values:
-        return Spread(0, 0.0, 0, 0, 0)
-    ordered = sorted(values)
-
-    def rank(percent: int) -> int:
-        return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
-
-    mean = round(sum(ordered) / len(ordered), 2)
-    return Spread(sum(ordered), mean, rank(50), rank(95), ordered[-1])
-
-
-def histogram(values: Sequence[int], bins: int = _BINS) -> list[tuple[int, int, int]]:
-    """Equal bins of a round width that hold all values: (from, to, count), `to` exclusive."""
-    if not values:
-        return []
-    wanted = max(1, max(values) / bins)
-    scale = 1
-    while scale * 10 <= wanted:
-        scale *= 10
-    width = next(scale * step for step in (1, 2, 5, 10) if scale * step >= wanted)
-    counts = Counter(value // width for value in values)
-    return [(i * width, (i + 1) * width, counts[i]) for i in range(max(counts) + 1)]
+def _stop(problem: RowProblem) -> None:
+    raise InputError(problem.code, problem.reason)

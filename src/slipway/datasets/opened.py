@@ -1,0 +1,94 @@
+"""The splits of a dataset as streams that leave bad rows out and tell of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from slipway.core.errors import InputError, NotFoundError
+from slipway.datasets.formats import detect
+from slipway.datasets.model import RawRow, RowProblem, Sample, Split
+from slipway.datasets.open import SampleStream, open_samples
+from slipway.datasets.rows import read_rows
+from slipway.datasets.source import DataSource
+
+SPLITS: tuple[Split, ...] = ("train", "heldout")
+_LOOKED_AT = 1000
+
+
+def open_splits(source: DataSource, stage: str = "sft") -> dict[Split, SampleStream]:
+    """Every split that a dataset has; bad rows are left out.
+
+    Raises:
+        NotFoundError: there is no dataset.
+    """
+    found: dict[Split, SampleStream] = {}
+    for split in SPLITS:
+        try:
+            found[split] = open_samples([source], split, bad_rows="skip", stage=stage)
+        except NotFoundError:
+            if split == "train":
+                raise
+    return found
+
+
+def format_of(stream: SampleStream) -> str:
+    """The format of a stream's rows, "unknown" when none tells it."""
+    part = stream.parts[0]
+    if part.layout is not None:
+        return part.layout.format
+    rows = (row for file in part.files for row in read_rows(file))
+    first = [row.value for row in islice(rows, _LOOKED_AT) if isinstance(row, RawRow)]
+    return detect(first) or "unknown"
+
+
+@dataclass(slots=True)
+class Problems:
+    """Everything wrong with rows: all counted, the first named.
+
+    Attributes:
+        rows: rows that were left out.
+        tell: called with each problem, if anybody wants them all.
+    """
+
+    limit: int
+    first: list[RowProblem] = field(default_factory=list)
+    count: int = 0
+    rows: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    tell: Callable[[RowProblem], None] | None = None
+
+    def add(self, problem: RowProblem) -> None:
+        """Count one."""
+        self.count += 1
+        self.codes[problem.code] += 1
+        if len(self.first) < self.limit:
+            self.first.append(problem)
+        if self.tell:
+            self.tell(problem)
+
+    def row(self, problems: tuple[RowProblem, ...]) -> None:
+        """Count a row and all that is wrong with it."""
+        self.rows += 1
+        for problem in problems:
+            self.add(problem)
+
+
+def good_rows(stream: SampleStream, problems: Problems) -> Iterator[Sample]:
+    """The samples of a stream; what was left out goes to `problems`; none at all is no error."""
+    stream.on_bad = problems.row
+    try:
+        yield from stream
+    except InputError as error:
+        if error.code != "data.no_rows":
+            raise
+    finally:
+        stream.on_bad = None
+
+
+def source_of(path: Path, info: Path | None = None) -> DataSource:
+    """A dataset as commands name it: a path, or a name in a registry."""
+    return DataSource(path=str(path), info=str(info) if info else None)
