@@ -148,7 +148,7 @@ def test_workers_find_what_one_process_finds(
             "messages": [
                 {
                     "role": "user",
-                    "content": f"how do I return order {n % 30} to the shop in {n % 7} days",
+                    "content": f"how do I return my order to the shop in town {n % 30}",
                 },
                 GOOD["messages"][1],
             ]

@@ -76,7 +76,7 @@ def check_dataset(dataset: Path | DataSource, options: CheckOptions | None = Non
 
     Raises:
         NotFoundError: there is no dataset.
-        ResourceError: numpy is not installed, or the disk of temporary files is full.
+        ResourceError: the disk of temporary files is full.
     """
     options = options or CheckOptions()
     source = dataset if isinstance(dataset, DataSource) else source_of(dataset)

@@ -13,8 +13,6 @@ from hashlib import blake2b
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from slipway.core.errors import missing_extra
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -67,15 +65,9 @@ def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
 
 
 def numpy_module() -> Any:
-    """`numpy`.
+    """`numpy`, loaded when it is first needed."""
+    import numpy
 
-    Raises:
-        ResourceError: it is not installed.
-    """
-    try:
-        import numpy
-    except ImportError as error:
-        raise missing_extra("numpy", "train") from error
     return numpy
 
 
