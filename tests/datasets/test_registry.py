@@ -363,7 +363,7 @@ def test_a_registry_that_is_not_json_is_named(factory: Factory) -> None:
 def test_check_reads_a_registered_dataset_by_its_columns(factory: Factory) -> None:
     rows = [{"ask": "q", "say": "a"}, {"ask": "r"}]
     factory.put(rows, "r.jsonl", columns={"prompt": "ask", "response": "say"})
-    report = check_dataset(Path("set"), str(factory.folder))
+    report = check_dataset(DataSource(path="set", info=str(factory.folder)))
     assert report.rows == {"train": 1}
     assert [(problem.line, problem.field) for problem in report.errors] == [(2, "say")]
     assert report.warnings == []

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 path_argument = click.argument("path", type=click.Path(path_type=Path))
-info_option = click.option(
-    "--info",
-    type=click.Path(path_type=Path),
-    help=str(tr("Folder of a dataset_info.json; PATH is then a name in it.")),
+registry_option = click.option(
+    "--dataset-dir",
+    metavar="FOLDER",
+    help=str(
+        tr(
+            "Folder of a dataset_info.json in which PATH is a name; ONLINE: PATH is a dataset on "
+            "a hub."
+        )
+    ),
 )
 model_option = click.option(
     "--model",
@@ -37,17 +42,17 @@ cutoff_option = click.option(
 
 
 def dataset_options(command: Command) -> Command:
-    """PATH, --info, --model and --cutoff-len."""
-    for option in (cutoff_option, model_option, info_option, path_argument):
+    """PATH, --dataset-dir, --model and --cutoff-len."""
+    for option in (cutoff_option, model_option, registry_option, path_argument):
         command = option(command)
     return command
 
 
-def source_named(path: Path, info: Path | None) -> DataSource:
-    """The dataset that PATH and --info name."""
-    from slipway.datasets.opened import source_of
+def source_named(path: Path, dataset_dir: str | None) -> DataSource:
+    """The dataset that PATH and --dataset-dir name."""
+    from slipway.datasets import DataSource
 
-    return source_of(path, info)
+    return DataSource(path=str(path), info=dataset_dir)
 
 
 def load_tokenizer_named(model: Path) -> Any:

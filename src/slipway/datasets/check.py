@@ -26,7 +26,7 @@ from slipway.datasets.check_report import (
 )
 from slipway.datasets.look import look_at
 from slipway.datasets.model import RowProblem, Split
-from slipway.datasets.opened import Problems, format_of, good_rows, open_splits, source_of
+from slipway.datasets.opened import Problems, format_of, good_rows, open_splits
 from slipway.datasets.personal import KINDS
 from slipway.datasets.reasons import BIT, REASONS, Reason, reasons_of
 from slipway.datasets.rule import EncodeRule
@@ -63,7 +63,7 @@ class CheckOptions:
     tokenizer: Any = None
     cutoff_len: int = 1024
     workers: int = 0
-    stage: str = "sft"
+    stage: str | None = None
     write: Callable[[bytes], object] | None = None
     on_progress: Callable[[int], None] | None = None
 
@@ -79,7 +79,7 @@ def check_dataset(dataset: Path | DataSource, options: CheckOptions | None = Non
         ResourceError: the disk of temporary files is full.
     """
     options = options or CheckOptions()
-    source = dataset if isinstance(dataset, DataSource) else source_of(dataset)
+    source = dataset if isinstance(dataset, DataSource) else DataSource(path=str(dataset))
     streams = open_splits(source, options.stage)
     with Scan(numpy_module()) as scan:
         problems = Problems(MAX_NAMED)
@@ -109,7 +109,7 @@ def check_dataset(dataset: Path | DataSource, options: CheckOptions | None = Non
             error_count=problems.count,
             skipped=problems.rows,
             error_codes=problems.codes,
-            warnings=_warnings(scan, streams, near[1]),
+            warnings=_warnings(scan, streams, near[1], registered=source.info is not None),
             near_duplicates=near[0],
             near_count=near[1],
             most_similar=_most_similar(scan, alike),
@@ -318,7 +318,9 @@ def _quality(scan: Scan, part: SplitScan) -> Quality:
     )
 
 
-def _warnings(scan: Scan, streams: dict[Split, SampleStream], near: int) -> list[Text]:
+def _warnings(
+    scan: Scan, streams: dict[Split, SampleStream], near: int, *, registered: bool
+) -> list[Text]:
     found: list[Text] = []
     for stream in streams.values():
         name = stream.parts[0].files[0].name
@@ -331,7 +333,7 @@ def _warnings(scan: Scan, streams: dict[Split, SampleStream], near: int) -> list
                     count=count,
                 )
             )
-    if "heldout" not in streams:
+    if "heldout" not in streams and not registered:
         found.append(tr("there is no heldout.jsonl, so nothing is kept for the test"))
     if near:
         found.append(tr("{count} pairs of rows are nearly the same", count=near))

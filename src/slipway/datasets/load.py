@@ -12,7 +12,6 @@ from slipway.core.i18n import tr
 from slipway.datasets.digests import file_digest
 from slipway.datasets.formats import Layout
 from slipway.datasets.model import Format, RowProblem, Sample, Split
-from slipway.datasets.registry import find_dataset
 from slipway.datasets.rows import split_parts
 from slipway.datasets.samples import Notes, read_samples
 
@@ -30,16 +29,6 @@ class Loaded:
     samples: list[Sample] = field(default_factory=list)
     problems: list[RowProblem] = field(default_factory=list)
     unused_keys: dict[str, int] = field(default_factory=dict)
-
-
-def read_registered(info: str, name: str) -> Loaded:
-    """Every row of a dataset in a registry, whatever part of them it takes to train on.
-
-    Raises:
-        SlipwayError: see `find_dataset`.
-    """
-    found = find_dataset(info, name)
-    return read_file(found.files, found.layout)
 
 
 def read_file(file: Path | Sequence[Path], layout: Layout | None = None) -> Loaded:

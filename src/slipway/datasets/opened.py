@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 
-from slipway.core.errors import InputError, NotFoundError
+from slipway.core.errors import InputError
 from slipway.datasets.formats import detect
+from slipway.datasets.load import no_split
 from slipway.datasets.model import RawRow, RowProblem, Sample, Split
-from slipway.datasets.open import SampleStream, open_samples
+from slipway.datasets.open import SampleStream, part_of
 from slipway.datasets.rows import read_rows
 from slipway.datasets.source import DataSource
 
@@ -19,19 +19,22 @@ SPLITS: tuple[Split, ...] = ("train", "heldout")
 _LOOKED_AT = 1000
 
 
-def open_splits(source: DataSource, stage: str = "sft") -> dict[Split, SampleStream]:
-    """Every split that a dataset has; bad rows are left out.
+def open_splits(source: DataSource, stage: str | None = None) -> dict[Split, SampleStream]:
+    """Every split that a dataset has, whole; bad rows are left out.
+
+    What a registry takes of its rows to train on (`split`, `num_samples`) is not looked at: a row
+    that is drawn twice is not a duplicate.
 
     Raises:
-        NotFoundError: there is no dataset.
+        SlipwayError: there is no dataset, see `open.part_of`.
     """
     found: dict[Split, SampleStream] = {}
     for split in SPLITS:
-        try:
-            found[split] = open_samples([source], split, bad_rows="skip", stage=stage)
-        except NotFoundError:
-            if split == "train":
-                raise
+        if part := part_of(source, split, stage):
+            part = replace(part, span=None, draw=None)
+            found[split] = SampleStream([part], "concat", 0, "skip")
+    if "train" not in found:
+        raise no_split(source.path, "train")
     return found
 
 
@@ -87,8 +90,3 @@ def good_rows(stream: SampleStream, problems: Problems) -> Iterator[Sample]:
             raise
     finally:
         stream.on_bad = None
-
-
-def source_of(path: Path, info: Path | None = None) -> DataSource:
-    """A dataset as commands name it: a path, or a name in a registry."""
-    return DataSource(path=str(path), info=str(info) if info else None)

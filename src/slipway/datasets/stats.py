@@ -13,7 +13,7 @@ from slipway.datasets.growing import Growing
 from slipway.datasets.load import dataset_digest
 from slipway.datasets.model import RowProblem, Sample, Split
 from slipway.datasets.open import open_samples
-from slipway.datasets.opened import SPLITS, source_of
+from slipway.datasets.opened import SPLITS
 from slipway.datasets.rule import EncodeRule
 from slipway.datasets.shingles import CJK_CHAR, numpy_module, units_of
 from slipway.datasets.source import DataSource
@@ -69,7 +69,7 @@ def dataset_stats(
     dataset: Path | DataSource,
     tokenizer: Any = None,
     cutoff_len: int = DEFAULT_CUTOFF,
-    stage: str = "sft",
+    stage: str | None = None,
 ) -> DatasetStats:
     """Count a dataset, in memory that grows by some 40 bytes for each row.
 
@@ -83,7 +83,7 @@ def dataset_stats(
         NotFoundError: there is no dataset at `path`.
         InputError: the first bad row.
     """
-    source = dataset if isinstance(dataset, DataSource) else source_of(dataset)
+    source = dataset if isinstance(dataset, DataSource) else DataSource(path=str(dataset))
     splits: dict[Split, SplitStats] = {}
     digest = ""
     for split in SPLITS:

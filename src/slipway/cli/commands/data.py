@@ -31,12 +31,12 @@ data.add_command(check)
 @dataset_options
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
 def stats(
-    path: Path, info: Path | None, model: Path | None, cutoff_len: int, as_json: bool
+    path: Path, dataset_dir: str | None, model: Path | None, cutoff_len: int, as_json: bool
 ) -> None:
     from slipway.datasets import dataset_stats
 
     tokenizer = load_tokenizer_named(model) if model else None
-    counted = dataset_stats(source_named(path, info), tokenizer, cutoff_len)
+    counted = dataset_stats(source_named(path, dataset_dir), tokenizer, cutoff_len)
     if as_json:
         output.print_json(counted.as_json())
     else:

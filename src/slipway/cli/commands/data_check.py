@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
 def check(
     path: Path,
-    info: Path | None,
+    dataset_dir: str | None,
     model: Path | None,
     cutoff_len: int,
     rows_file: Path | None,
@@ -72,7 +72,7 @@ def check(
             write=file.write if file else None,
             on_progress=lambda rows: line.show(tr("{rows} rows looked at", rows=f"{rows:,}")),
         )
-        report = check_dataset(source_named(path, info), options)
+        report = check_dataset(source_named(path, dataset_dir), options)
     line.done()
     if as_json:
         output.print_json(report.as_json())
