@@ -12,15 +12,15 @@ import os
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import IO, Any
 
-from slipway import __version__
 from slipway.core.errors import (
+    AuthError,
     InputError,
     NotFoundError,
     ProofError,
@@ -30,6 +30,7 @@ from slipway.core.errors import (
 )
 from slipway.core.files import locked, sha256_file
 from slipway.core.i18n import tr
+from slipway.core.web import open_url
 
 DEFAULT_INDEX = "https://pypi.org/simple/"
 _CHUNK_BYTES = 1 << 18
@@ -38,6 +39,7 @@ _JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 
 OnBytes = Callable[[int, int | None], None]
 """Progress: bytes here so far (resumed ones included), bytes in all or None if unknown."""
+_Ask = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +78,13 @@ def pypi_file(project: str, filename: str, *, timeout_s: float = 15.0) -> Remote
         NotFoundError: the index has no such project or file.
     """
     page_url = f"{pypi_index()}{project}/"
-    request = urllib.request.Request(
-        page_url, headers={"Accept": f"{_JSON_TYPE}, text/html;q=0.2", **_AGENT}
-    )
+    headers = {"Accept": f"{_JSON_TYPE}, text/html;q=0.2"}
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+        with open_url(page_url, timeout_s=timeout_s, headers=headers) as answer:
             body, final_url = answer.read(), answer.url
             kind = answer.headers.get_content_type()
     except (OSError, http.client.HTTPException) as error:
-        raise _unreachable(page_url, error) from error
+        raise failed(page_url, error) from error
     found = (_from_json if kind.endswith("json") else _from_html)(body, final_url, filename)
     if found is None:
         raise NotFoundError(
@@ -136,10 +136,11 @@ def download(
     url: str,
     dest: Path,
     *,
-    sha256: str,
+    sha256: str | None,
     size: int | None = None,
     on_progress: OnBytes | None = None,
     timeout_s: float = 20.0,
+    secrets: Mapping[str, str] | None = None,
 ) -> Path:
     """Fetch `url` to `dest`, which appears only when its SHA-256 is right.
 
@@ -147,13 +148,16 @@ def download(
     may ask for the same file: the second waits and finds it done.
 
     Args:
-        sha256: the digest the file must have, 64 hex digits.
+        sha256: the digest the file must have, 64 hex digits; None where nobody states one: then
+            the size must be right, and a broken download begins anew.
         size: bytes expected, when known.
         timeout_s: longest silence of the server, seconds.
+        secrets: headers for the server of `url` and no other; see `open_url`.
 
     Raises:
         UnreachableError: the server did not answer, or broke off several times in a row.
         NotFoundError: the server has no such file.
+        AuthError: the server does not hand it out.
         ProofError: what arrived has another digest; nothing is kept.
         ResourceError: the disk is full.
     """
@@ -161,30 +165,53 @@ def download(
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         with locked(part):
-            if dest.is_file() and sha256_file(dest) == sha256:
+            if dest.is_file() and _is_right(dest, sha256, size):
                 return dest
-            _fill(part, url, size, on_progress, timeout_s)
-            if (found := sha256_file(part)) != sha256:
+            if sha256 is None:
+                part.unlink(missing_ok=True)
+            _fill(
+                part,
+                url,
+                size,
+                on_progress,
+                partial(open_url, timeout_s=timeout_s, secrets=secrets),
+            )
+            if not _is_right(part, sha256, size):
+                found = sha256_file(part)[:16] if sha256 else str(part.stat().st_size)
                 part.unlink()
-                raise ProofError(
-                    "download.wrong_digest",
-                    tr(
-                        "{url} arrived with SHA-256 {found}, but {wanted} was expected",
-                        url=url,
-                        found=found[:16],
-                        wanted=sha256[:16],
-                    ),
-                    tr("run the command again; if it repeats, choose another mirror"),
-                )
+                raise _other_content(url, found, sha256, size)
             part.replace(dest)
     except OSError as error:
         raise from_os_error(error, dest) from error
     return dest
 
 
-def _fill(
-    part: Path, url: str, size: int | None, on_progress: OnBytes | None, timeout_s: float
-) -> None:
+def _is_right(file: Path, sha256: str | None, size: int | None) -> bool:
+    if sha256 is not None:
+        return sha256_file(file) == sha256
+    return size is None or file.stat().st_size == size
+
+
+def _other_content(url: str, found: str, sha256: str | None, size: int | None) -> ProofError:
+    hint = tr("run the command again; if it repeats, choose another mirror")
+    if sha256 is None:
+        message = tr(
+            "{url} arrived with {found} bytes, not {wanted}", url=url, found=found, wanted=size
+        )
+        return ProofError("download.wrong_size", message, hint)
+    return ProofError(
+        "download.wrong_digest",
+        tr(
+            "{url} arrived with SHA-256 {found}, but {wanted} was expected",
+            url=url,
+            found=found,
+            wanted=sha256[:16],
+        ),
+        hint,
+    )
+
+
+def _fill(part: Path, url: str, size: int | None, on_progress: OnBytes | None, ask: _Ask) -> None:
     """Bring `part` to its full length, going on after breaks as long as bytes keep coming."""
     failures = 0
     while True:
@@ -192,7 +219,7 @@ def _fill(
         if size is not None and before >= size:
             return
         try:
-            if _fetch_rest(part, url, before, on_progress, timeout_s):
+            if _fetch_rest(part, url, before, on_progress, ask):
                 return
             error: Exception = http.client.IncompleteRead(b"")
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as problem:
@@ -203,20 +230,15 @@ def _fill(
         failures = 0 if grown else failures + 1
         client_fault = isinstance(error, urllib.error.HTTPError) and error.code < 500
         if client_fault or failures >= _ATTEMPTS:
-            raise _unreachable(url, error) from error
+            raise failed(url, error) from error
         time.sleep(0.2 * 2**failures)
 
 
-def _fetch_rest(
-    part: Path, url: str, offset: int, on_progress: OnBytes | None, timeout_s: float
-) -> bool:
+def _fetch_rest(part: Path, url: str, offset: int, on_progress: OnBytes | None, ask: _Ask) -> bool:
     """One request for the bytes from `offset` on; whether the file is complete after it."""
-    headers = dict(_AGENT)
-    if offset:
-        headers["Range"] = f"bytes={offset}-"
-    request = urllib.request.Request(url, headers=headers)
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
     try:
-        answer = urllib.request.urlopen(request, timeout=timeout_s)
+        answer = ask(url, headers=headers)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and offset:  # we hold all of it, or another file: the digest decides
@@ -243,17 +265,21 @@ def _copy(
     return done
 
 
-def _unreachable(url: str, error: Exception) -> SlipwayError:
+def failed(url: str, error: Exception) -> SlipwayError:
+    """The error for a download that a server refused or broke off."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()
     if isinstance(error, urllib.error.HTTPError) and error.code in (404, 410):
         return NotFoundError("download.not_found", tr("{url} does not exist", url=url))
+    if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403):
+        return AuthError(
+            "download.refused",
+            tr("{url} is not handed out to everybody ({status})", url=url, status=error.code),
+            tr("set HF_TOKEN or MODELSCOPE_API_TOKEN to a token of yours that may read it"),
+        )
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     return UnreachableError(
         "download.unreachable",
         tr("cannot fetch {url}: {reason}", url=url, reason=str(reason) or type(error).__name__),
         tr("check the network or the proxy (HTTPS_PROXY), or set a mirror, then run it again"),
     )
-
-
-_AGENT = {"User-Agent": f"slipway/{__version__}"}

@@ -18,6 +18,7 @@ from slipway.core.errors import (
 )
 from slipway.core.events import EventLog
 from slipway.core.files import locked, new_folder
+from slipway.core.hubs import Hub
 from slipway.core.i18n import current_language, tr
 from slipway.core.manifest import (
     Manifest,
@@ -29,7 +30,6 @@ from slipway.core.manifest import (
 from slipway.core.paths import Home
 from slipway.store.pull.choose import hub_order
 from slipway.store.pull.from_hub import build_from_hub
-from slipway.store.pull.hubs import Hub
 from slipway.store.pull.local import build_from_local, local_name, marks
 from slipway.store.pull.reporting import OnBytes, Progress
 from slipway.store.pull.wheels import WHEELS, build_from_wheel

@@ -10,8 +10,9 @@ import time
 import urllib.request
 from contextlib import suppress
 
+from slipway.core.hubs import Hub, endpoint
 from slipway.core.i18n import Language
-from slipway.store.pull.hubs import AGENT, Hub, endpoint
+from slipway.core.web import AGENT
 from slipway.store.pull.wheels import STARTER
 
 HUB_BASE = "Qwen/Qwen2.5-0.5B-Instruct"

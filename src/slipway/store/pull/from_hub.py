@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
 
-from slipway.core.download import download
-from slipway.core.errors import InputError, ProofError, ResourceError
-from slipway.core.files import write_bytes
+from slipway.core.errors import InputError, ResourceError
+from slipway.core.hubs import Hub, HubFile, HubRepo, fetch_file, read_repo
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
-from slipway.store.pull.hubs import Hub, HubFile, HubModel, fetch_bytes, read_model
 from slipway.store.pull.reporting import Progress
 
 _SMALL_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 _INDEX = "model.safetensors.index.json"
 _FOLDERS = ("", "1_Pooling")  # sentence-transformers keeps the pooling in a folder
 _ROOM = 1.05
-_MAX_SMALL_BYTES = 100 * 10**6
 
 
 def build_from_hub(
@@ -36,13 +32,14 @@ def build_from_hub(
         SlipwayError: hub not reachable, no such model, no safetensors, a digest that is wrong or
             missing, no space.
     """
-    model = read_model(hub, model_id)
+    model = read_repo(hub, "model", model_id)
     files = needed(model)
     progress.total = sum(file.size for file in files)
     cache = home.cache / "pull" / f"{hub}--{model_id.replace('/', '--')}--{model.revision[:12]}"
     _require_space(home, cache, progress.total)
     for file in files:
-        _fetch(file, cache / file.path, progress)
+        fetch_file(hub, file, cache / file.path, on_progress=progress.bytes)
+        progress.file_done(file.size)
     for file in files:
         target = folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +48,7 @@ def build_from_hub(
     return {"source": model.url, "hub": hub, "model": model_id, "revision": model.revision}
 
 
-def needed(model: HubModel) -> list[HubFile]:
+def needed(model: HubRepo) -> list[HubFile]:
     """The files to fetch: weights as safetensors, configuration, tokenizer, chat template.
 
     Raises:
@@ -91,37 +88,3 @@ def _require_space(home: Home, cache: Path, total: int) -> None:
             ),
             tr("free some space, or set SLIPWAY_HOME to a larger disk"),
         )
-
-
-def _fetch(file: HubFile, target: Path, progress: Progress) -> None:
-    if file.sha256:
-        download(file.url, target, sha256=file.sha256, size=file.size, on_progress=progress.bytes)
-    elif file.git_sha1:
-        _fetch_git_blob(file, target, progress)
-    else:
-        raise ProofError(
-            "pull.no_digest",
-            tr("the hub states no digest for {url}, so it cannot be verified", url=file.url),
-            tr("choose another hub or mirror"),
-        )
-    progress.file_done(file.size)
-
-
-def _fetch_git_blob(file: HubFile, target: Path, progress: Progress) -> None:
-    """A small file, fetched in one go; its digest is the name that git gives to its content."""
-    if target.is_file() and git_blob_sha1(target.read_bytes()) == file.git_sha1:
-        return
-    data = fetch_bytes(file.url, limit=_MAX_SMALL_BYTES)
-    if git_blob_sha1(data) != file.git_sha1:
-        raise ProofError(
-            "download.wrong_digest",
-            tr("{url} arrived with another digest than the hub states", url=file.url),
-            tr("run the command again; if it repeats, choose another mirror"),
-        )
-    write_bytes(target, data)
-    progress.bytes(file.size, file.size)
-
-
-def git_blob_sha1(data: bytes) -> str:
-    """The SHA-1 that git gives to a file with this content."""
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
