@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from slipway.cli.fetch_line import fetch_shown
 from slipway.core.i18n import tr
 
 if TYPE_CHECKING:
@@ -49,10 +50,12 @@ def dataset_options(command: Command) -> Command:
 
 
 def source_named(path: Path, dataset_dir: str | None) -> DataSource:
-    """The dataset that PATH and --dataset-dir name."""
+    """The dataset that PATH and --dataset-dir name, fetched if it lies on a hub."""
     from slipway.datasets import DataSource
 
-    return DataSource(path=str(path), info=dataset_dir)
+    source = DataSource(path=str(path), info=dataset_dir)
+    fetch_shown([source])
+    return source
 
 
 def load_tokenizer_named(model: Path) -> Any:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from slipway.cli import output
+from slipway.cli.fetch_line import fetch_shown
 from slipway.core.i18n import tr
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def show_dry_run(resolved: Resolved, *, as_json: bool) -> None:
     """Make a dry run and print it."""
     from slipway.training.dry_run import dry_run
 
+    fetch_shown([*resolved.spec.sources, *resolved.spec.eval_sources])
     found = dry_run(resolved)
     if as_json:
         output.print_json(found.as_json())

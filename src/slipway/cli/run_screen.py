@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.cli import output
+from slipway.cli.fetch_line import fetch_text
 from slipway.cli.run_text import finding_lines, sample_lines
 from slipway.core.events import EventLog
 from slipway.core.i18n import tr
@@ -73,6 +74,8 @@ def show_events(line: output.LiveLine) -> Callable[[dict[str, Any]], None]:
         elif event["type"] == "diagnosis" and event["severity"] == "warning":
             line.done()
             output.note(f"{tr('warning')}: {finding_lines([event])[0]}")
+        elif event["type"] == "progress" and event["stage"] == "fetch":
+            line.show(fetch_text(event["name"], event["done_bytes"], event["total_bytes"]))
         elif event["type"] == "sample":
             line.done()
             output.note("\n".join(sample_lines(event)))

@@ -17,6 +17,7 @@ from slipway.core.files import sha256_json
 from slipway.core.i18n import tr
 from slipway.datasets.digests import file_digest
 from slipway.datasets.formats import Layout
+from slipway.datasets.hub import OnFetch
 from slipway.datasets.load import bad_row, no_split
 from slipway.datasets.mix import Mix, mixed
 from slipway.datasets.model import RowProblem, Sample, Split
@@ -275,6 +276,17 @@ def open_samples(
     if not parts:
         raise no_split(", ".join(source.path for source in sources), split)
     return SampleStream(parts, mix, seed, bad_rows)
+
+
+def fetch_sources(sources: Sequence[DataSource], on_fetch: OnFetch) -> None:
+    """Bring what lies on a hub into the cache, so that whoever opens the sources need not wait.
+
+    Raises:
+        SlipwayError: see `find_dataset`.
+    """
+    for source in sources:
+        if source.info is not None:
+            find_dataset(source.info, source.path, on_fetch=on_fetch)
 
 
 def part_of(

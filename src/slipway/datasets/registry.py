@@ -15,6 +15,8 @@ from typing import Any
 from slipway.core.errors import InputError, NotFoundError, UsageError, from_os_error, nearest
 from slipway.core.i18n import tr
 from slipway.datasets.formats import Layout
+from slipway.datasets.hub import OnFetch, hub_dataset, hub_file
+from slipway.datasets.hub_files import Choice
 from slipway.datasets.registry_entry import Entry, Reader, enabled, lost, read_entry
 from slipway.datasets.registry_split import Span
 from slipway.datasets.rows import SUFFIXES, files_in
@@ -49,12 +51,15 @@ def is_elsewhere(info: str) -> bool:
     return info == ONLINE or info.startswith(REMOTE)
 
 
-def find_dataset(info: str, name: str, stage: str | None = None) -> Registered:
+def find_dataset(
+    info: str, name: str, stage: str | None = None, on_fetch: OnFetch | None = None
+) -> Registered:
     """The files of a dataset and how to read them.
 
     Args:
         info: folder of the registry, `ONLINE`, or `REMOTE:owner/name`.
         stage: what is learned; None: whatever the dataset is made for.
+        on_fetch: told how far a download is.
 
     Raises:
         NotFoundError: no registry, no such name in it, or no such file.
@@ -62,7 +67,7 @@ def find_dataset(info: str, name: str, stage: str | None = None) -> Registered:
         UsageError: the entry asks for something Slipway does not do, or fits another stage.
         SlipwayError: a hub cannot be reached, or does not hand out the dataset.
     """
-    entry = _entry(info, name)
+    entry = _entry(info, name, on_fetch)
     layout = entry.layout
     if stage is not None and (stage in _OF_PAIRS) != bool(layout.ranking):
         raise _wrong_stage(info, entry, stage)
@@ -73,31 +78,31 @@ def find_dataset(info: str, name: str, stage: str | None = None) -> Registered:
     if stage == "pt" or (stage is None and layout.format == "alpaca" and not layout.response):
         # of plain text the answer is not read: LLaMA Factory learns the prompt alone
         layout = replace(layout, pt=True, response="" if not layout.ranking else layout.response)
-    return Registered(_files(info, entry), layout, entry.span, entry.draw)
+    return Registered(_files(info, entry, on_fetch), layout, entry.span, entry.draw)
 
 
-def _entry(info: str, name: str) -> Entry:
+def _entry(info: str, name: str, on_fetch: OnFetch | None) -> Entry:
     if info == ONLINE:
         hub = "ms_hub_url" if enabled("USE_MODELSCOPE_HUB") else "hf_hub_url"
         return read_entry(ONLINE, name, {hub: name})
-    path = _registry_file(info)
+    path = _registry_file(info, on_fetch)
     known = read_registry(path)
     if name in known:
-        return read_entry(path, name, known[name])
+        return read_entry(_shown(info), name, known[name])
     close = nearest(name, known)
     shown = ", ".join([*known][:_SHOWN_NAMES]) + (", …" if len(known) > _SHOWN_NAMES else "")
     raise NotFoundError(
         "data.undefined",
-        tr("the dataset `{name}` does not stand in {path}", name=name, path=str(path)),
+        tr("the dataset `{name}` does not stand in {path}", name=name, path=_shown(info)),
         tr("did you mean {names}?", names=", ".join(f"`{one}`" for one in close))
         if close
         else tr("it has: {names}", names=shown),
     )
 
 
-def _registry_file(info: str) -> Path:
+def _registry_file(info: str, on_fetch: OnFetch | None) -> Path:
     if info.startswith(REMOTE):
-        raise UsageError("data.no_hub", tr("datasets are not fetched from a hub yet"))
+        return hub_file("hf", info.removeprefix(REMOTE), REGISTRY, on_fetch)
     path = Path(info).expanduser() / REGISTRY
     if not path.is_file():
         raise NotFoundError(
@@ -134,12 +139,15 @@ def read_registry(path: Path) -> Mapping[str, Any]:
     return value
 
 
-def _files(info: str, entry: Entry) -> tuple[Path, ...]:
+def _files(info: str, entry: Entry, on_fetch: OnFetch | None) -> tuple[Path, ...]:
     if entry.where != "file":
-        raise UsageError("data.no_hub", tr("datasets are not fetched from a hub yet"))
+        choice = Choice(entry.subset, entry.folder, entry.split)
+        return hub_dataset(entry.where, entry.place, choice, entry.revision, on_fetch)
+    if info.startswith(REMOTE):  # beside the registry, so in the same repository
+        return (hub_file("hf", info.removeprefix(REMOTE), entry.place, on_fetch),)
     folder = Path(info).expanduser()
     path = folder / Path(entry.place).expanduser()
-    reader = Reader(folder / REGISTRY, entry.name, {})
+    reader = Reader(_shown(info), entry.name, {})
     if path.is_dir():
         if files := files_in(path):
             return files

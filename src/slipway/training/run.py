@@ -126,6 +126,7 @@ def _train(
 ) -> RunResult:
     from slipway.training import checkpoint
     from slipway.training.model import base_digest
+    from slipway.training.token_sets import fetch_data
 
     started = time.perf_counter()
     spec = resolved.spec
@@ -136,6 +137,7 @@ def _train(
             tr("the model folder {path} does not exist", path=str(base)),
             tr("get a base model with `slipway pull starter`"),
         )
+    fetch_data(spec, outer)
     identity = _identity(spec, base_digest(base))
     if not resume:
         _clear(run_dir)

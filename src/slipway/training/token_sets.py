@@ -154,6 +154,25 @@ def data_identity(sources: Sequence[DataSource], stage: str | None = None) -> st
     return "sha256:" + sha256_json([digests, limits])
 
 
+def fetch_data(spec: TrainSpec, events: EventLog) -> None:
+    """Bring datasets of a hub here, and tell how far that is.
+
+    Raises:
+        SlipwayError: see `datasets.open.fetch_sources`.
+    """
+    from slipway.datasets.open import fetch_sources
+
+    told_at = 0.0
+
+    def tell(name: str, done: int, total: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at > 1 or done == total:
+            told_at = time.monotonic()
+            events.emit("progress", stage="fetch", name=name, done_bytes=done, total_bytes=total)
+
+    fetch_sources([*spec.sources, *spec.eval_sources], tell)
+
+
 def told_token_sets(
     spec: TrainSpec, tokenizer: Any, events: EventLog
 ) -> tuple[Sequence[Encoded], Sequence[Encoded]]:

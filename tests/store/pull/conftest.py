@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.store.pull.hub_server import FakeHub, serving
 
+from slipway.testing.fake_hub import FakeHub, serving
 from slipway.testing.tiny import tiny_tokenizer
 
 WEIGHTS = bytes(range(256)) * 4096

@@ -3,10 +3,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.store.pull.hub_server import FakeHub
 
 from slipway.store.pull import STARTER, default_base, hub_reachable, reachable_hubs
 from slipway.store.pull.choose import HUB_BASE
+from slipway.testing.fake_hub import FakeHub
 
 
 @pytest.mark.parametrize(("language", "first", "other"), [("zh", "ms", "hf"), ("en", "hf", "ms")])

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.store.pull.hub_server import COMMIT, FakeHub
 
 from slipway.core.errors import (
     AuthError,
@@ -21,6 +20,7 @@ from slipway.core.manifest import read_manifest, verify_files
 from slipway.core.paths import Home
 from slipway.datasets import load_tokenizer
 from slipway.store.pull import base_folder, pull_base
+from slipway.testing.fake_hub import COMMIT, FakeHub
 
 EVERY_HUB = pytest.mark.parametrize("scheme", ["hf", "ms"])
 WANTED = {

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.store.pull.hub_server import FakeHub, sha256
 
 from slipway.core.errors import InputError, ProofError, UnreachableError
 from slipway.core.manifest import read_manifest
 from slipway.core.paths import Home
 from slipway.store.pull import STARTER_EMBED, pull_base, wheels
 from slipway.store.pull.wheels import WHEELS
+from slipway.testing.fake_hub import FakeHub, sha256
 
 
 def wheel(files: dict[str, bytes]) -> bytes:

@@ -6,7 +6,8 @@ from slipway.core.i18n import tr
 from slipway.training.llamafactory.key import Key, accepted, mapped, refused
 
 _INFERENCE = tr("it is about inference, which training does not do")
-_LOCAL = tr("training reads local files only; `slipway pull` fetches models")
+_OWN_CACHE = tr("whatever is fetched is kept in SLIPWAY_HOME")
+_TOKENS = tr("tokens are taken from HF_TOKEN and MODELSCOPE_API_TOKEN, and never stored")
 _SAME_RESULT = tr("it changes the speed and not the result; the fastest exact way is chosen here")
 _TEXT_ONLY = tr("models and data are text here")
 _NO_VISION = tr("only language models are trained here")
@@ -16,7 +17,8 @@ _MODEL: list[Key] = [
     mapped("model_name_or_path", "model"),
     mapped("adapter_name_or_path", "adapter"),
     refused("adapter_folder", tr("give the adapter's whole path in `adapter_name_or_path`")),
-    *accepted(_LOCAL, "cache_dir", "hf_hub_token", "ms_hub_token", "om_hub_token"),
+    *accepted(_OWN_CACHE, "cache_dir"),
+    *accepted(_TOKENS, "hf_hub_token", "ms_hub_token", "om_hub_token"),
     refused(
         "model_revision",
         tr("a pulled base has one revision; `slipway pull` decides which"),
