@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def plain_logits(model: torch.nn.Module) -> torch.Tensor:
 
 def test_gradients_equal_those_of_the_plain_formula() -> None:
     torch.manual_seed(0)
-    layer = lora.LoraLinear(torch.nn.Linear(6, 5), rank=2, alpha=6.0, dropout=0.0).double()
+    layer = lora.LoraLinear(torch.nn.Linear(6, 5), lora.LoraShape(2, 6.0)).double()
     torch.nn.init.normal_(layer.lora_b)
     x = torch.randn(2, 7, 6, dtype=torch.float64, requires_grad=True)
     grad = torch.randn(2, 7, 5, dtype=torch.float64)
@@ -51,7 +52,7 @@ def test_gradients_equal_those_of_the_plain_formula() -> None:
 
 def test_dropout_changes_training_and_not_evaluation() -> None:
     torch.manual_seed(0)
-    layer = lora.LoraLinear(torch.nn.Linear(6, 5), rank=2, alpha=6.0, dropout=0.5)
+    layer = lora.LoraLinear(torch.nn.Linear(6, 5), lora.LoraShape(2, 6.0, dropout=0.5))
     torch.nn.init.normal_(layer.lora_b)
     x = torch.randn(4, 6)
     assert not torch.equal(layer(x), layer(x))
@@ -69,8 +70,7 @@ def test_only_the_adapters_are_trained(base: Path) -> None:
 
 def test_peft_loads_the_saved_adapter_and_gives_the_same_logits(base: Path, tmp_path: Path) -> None:
     model = adapted(base, target=["q_proj", "down_proj"])
-    settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target": ["q_proj", "down_proj"]}
-    lora.save_adapter(model, tmp_path / "adapter", base=str(base), settings=settings)
+    lora.save_adapter(model, tmp_path / "adapter", base=str(base))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft uses names that transformers has deprecated
         from peft import PeftModel
@@ -85,9 +85,7 @@ def test_peft_loads_the_saved_adapter_and_gives_the_same_logits(base: Path, tmp_
 
 def test_a_saved_adapter_loads_back_exactly(base: Path, tmp_path: Path) -> None:
     model = adapted(base)
-    settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target": ["q_proj"]}
-    settings["target"] = sorted({n.rpartition(".")[2] for n, _ in lora.adapters(model)})
-    lora.save_adapter(model, tmp_path, base="tiny", settings=settings)
+    lora.save_adapter(model, tmp_path, base="tiny")
     again = load_base(base, torch.float32, CPU)
     lora.load_adapter(again, tmp_path)
     assert torch.equal(plain_logits(model), plain_logits(again))
@@ -99,10 +97,14 @@ def test_an_unknown_target_offers_the_nearest(base: Path) -> None:
     assert "q_proj" in caught.value.hint_en
 
 
+def edit_config(folder: Path, **values: object) -> None:
+    path = folder / lora.CONFIG_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
 def test_an_adapter_of_another_shape_is_refused(base: Path, tmp_path: Path) -> None:
-    settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target": ["q_proj"]}
-    model = adapted(base, target=["q_proj"])
-    lora.save_adapter(model, tmp_path, base="tiny", settings={**settings, "rank": 8})
+    lora.save_adapter(adapted(base, target=["q_proj"]), tmp_path, base="tiny")
+    edit_config(tmp_path, r=8)
     with pytest.raises(InputError, match="lora_A"):
         lora.load_adapter(load_base(base, torch.float32, CPU), tmp_path)
 
@@ -111,15 +113,13 @@ def test_a_damaged_or_foreign_adapter_is_refused(base: Path, tmp_path: Path) -> 
     model = load_base(base, torch.float32, CPU)
     with pytest.raises(InputError, match="cannot read"):
         lora.load_adapter(model, tmp_path / "none")
-    settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target": ["q_proj"]}
-    lora.save_adapter(adapted(base, target="q_proj"), tmp_path, base="x", settings=settings)
-    config = (tmp_path / lora.CONFIG_FILE).read_text()
-    (tmp_path / lora.CONFIG_FILE).write_text(
-        config.replace('"use_dora": false', '"use_dora": true')
-    )
-    with pytest.raises(InputError, match="use_dora"):
-        lora.load_adapter(model, tmp_path)
-    (tmp_path / lora.CONFIG_FILE).write_text(config)
+    lora.save_adapter(adapted(base, target="q_proj"), tmp_path, base="x")
+    for key, value in {"bias": "all", "use_qalora": True, "init_lora_weights": "pissa"}.items():
+        before = json.loads((tmp_path / lora.CONFIG_FILE).read_text())
+        edit_config(tmp_path, **{key: value})
+        with pytest.raises(InputError, match=key):
+            lora.load_adapter(model, tmp_path)
+        edit_config(tmp_path, **{key: before.get(key)})
     (tmp_path / lora.WEIGHTS_FILE).write_bytes(b"torn")
     with pytest.raises(InputError, match="cannot read"):
         lora.load_adapter(model, tmp_path)

@@ -20,10 +20,10 @@ if sys.argv[1] == "bound":
     bound_kernel_caches()
 product = FrozenProduct(torch.nn.Linear(512, 512, bias=False).bfloat16())
 rows = torch.zeros(600, 512, dtype=torch.bfloat16)
-product.forward(rows)
+product.forward(rows, None)
 before = psutil.Process().memory_info().rss
 for length in range(100, 600):
-    product.forward(rows[:length])
+    product.forward(rows[:length], None)
 ctypes.CDLL(None).malloc_trim(0)
 print((psutil.Process().memory_info().rss - before) >> 20)
 """

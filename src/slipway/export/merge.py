@@ -11,8 +11,9 @@ output.
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def _write_merged(base: Path, adapter: Path, folder: Path, events: EventLog) -> 
             shutil.copyfile(path, folder / path.name)
     if (adapter / TEMPLATE_FILE).is_file():  # the base had none, and was trained with ours
         shutil.copyfile(adapter / TEMPLATE_FILE, folder / TEMPLATE_FILE)
-    factors = _factors(adapter)
+    parts = _parts(adapter)
     changed = 0
     for number, shard in enumerate(weights):
         events.emit("progress", done=number, total=len(weights) + 2, unit=f"merge: {shard.name}")
@@ -187,36 +188,55 @@ def _write_merged(base: Path, adapter: Path, folder: Path, events: EventLog) -> 
             metadata = file.metadata()
             for name in file.keys():  # noqa: SIM118 - not a dict
                 tensor = file.get_tensor(name)
-                pair = factors.pop(name, None)
-                tensors[name] = tensor if pair is None else _add(tensor, pair, name)
-                changed += pair is not None and not tensors[name].equal(tensor)
+                part = parts.pop(name, None)
+                tensors[name] = tensor if part is None else _merged(part, tensor, name)
+                changed += part is not None and not tensors[name].equal(tensor)
         (folder / shard.name).write_bytes(save(tensors, metadata))
-    if factors:
-        raise _misfit(next(iter(factors)))
+    _require_taken(parts, base)
     return changed
 
 
-def _factors(adapter: Path) -> dict[str, tuple[Any, Any]]:
-    """Weight name -> (scale * B, A), fp32; their product is what is added to the weight."""
+def _parts(adapter: Path) -> dict[str, Callable[[Any], Any]]:
+    """Weight name -> the function that makes the merged weight of the base's, fp32."""
+    import torch
+
     from slipway.training.lora import read_adapter
 
-    config, tensors = read_adapter(adapter)
-    scale = config["lora_alpha"] / config["r"]
-    factors = {}
-    for name in tensors:
-        head, side, _ = name.partition(".lora_A.weight")
-        if side:
-            layer = head.removeprefix("base_model.model.")
-            wide = tensors[f"{head}.lora_B.weight"].float() * scale
-            factors[f"{layer}.weight"] = (wide, tensors[name].float())
-    return factors
+    found = read_adapter(adapter)
+
+    def layer(name: str) -> Callable[[Any], Any]:
+        def merged(weight: Any) -> Any:
+            base = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+            base.weight = torch.nn.Parameter(weight, requires_grad=False)
+            return found.on(base, name).merged()
+
+        return merged
+
+    parts = {f"{name}.weight": layer(name) for name in found.layers}
+    return parts | {name: lambda weight, t=tensor: t for name, tensor in found.whole.items()}
 
 
-def _add(weight: Any, factors: tuple[Any, Any], name: str) -> Any:
-    wide, narrow = factors
-    if weight.shape != (wide.shape[0], narrow.shape[1]) or wide.shape[1] != narrow.shape[0]:
+def _merged(part: Callable[[Any], Any], weight: Any, name: str) -> Any:
+    try:
+        made = part(weight)
+    except InputError as error:
+        raise _misfit(name) from error
+    if made.shape != weight.shape:
         raise _misfit(name)
-    return (weight.float() + wide @ narrow).to(weight.dtype)
+    return made.to(weight.dtype)
+
+
+def _require_taken(left: Mapping[str, object], base: Path) -> None:
+    """What no file of the base holds must be the other half of a tied weight.
+
+    Raises:
+        ProofError: it is not.
+    """
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    tied = config.get("tie_word_embeddings", True)
+    for name in left:
+        if not (tied and name == "lm_head.weight"):
+            raise _misfit(name)
 
 
 def _misfit(name: str) -> ProofError:

@@ -21,18 +21,27 @@ class FrozenProduct:
     """x -> x W^T + bias, and its gradient g -> g W, for a frozen linear layer."""
 
     def __init__(self, layer: nn.Linear) -> None:
-        self.weight, self.bias = layer.weight.detach(), layer.bias
+        self.weight = layer.weight.detach()
         self._ahead: Tensor | None = None
         self._back: Tensor | None = None
         if _can_pack(self.weight):
             self._ahead = _pack(self.weight)
             self._back = _pack(self.weight.t().contiguous())
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def dtype(self) -> torch.dtype:
+        """What products are computed in."""
+        return self.weight.dtype
+
+    def whole(self) -> Tensor:
+        """The weight [out, in]; it may be the layer's own."""
+        return self.weight
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """[rows, in] -> [rows, out]."""
         if self._ahead is None:
-            return torch.nn.functional.linear(x, self.weight, self.bias)
-        return _product(x, self._ahead, self.bias)
+            return torch.nn.functional.linear(x, self.weight, bias)
+        return _product(x, self._ahead, bias)
 
     def backward(self, grad: Tensor) -> Tensor:
         """[rows, out] -> [rows, in]."""

@@ -25,6 +25,7 @@ from slipway.core.manifest import (
     verify_files,
     write_manifest,
 )
+from slipway.training.begun import adapter_identity
 from slipway.training.endings import as_known, end_told
 from slipway.training.folder import (
     ADAPTER,
@@ -52,6 +53,7 @@ NEUTRAL = frozenset(
         "save_every_s",
         "save_every_steps",
         "model",
+        "adapter",
         "data",
         "eval_data",
         "pack_tokens",
@@ -174,6 +176,8 @@ def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
     identity = {"base": base, "dataset": data_identity(spec.sources, spec.stage)}
     if spec.eval_data:
         identity["eval_dataset"] = data_identity(spec.eval_sources, spec.stage)
+    if spec.adapter:
+        identity["adapter"] = adapter_identity(Path(spec.adapter), base)
     identity["recipe"] = "sha256:" + sha256_json(spec.model_dump(exclude=set(NEUTRAL)))
     return identity
 
@@ -351,7 +355,7 @@ def _finish(
         "run",
         spec.label or run_dir.name,
         files=[*(f"{made}/{name}" for name in names), RECIPE],
-        parents={"base": identity["base"], "dataset": identity["dataset"]},
+        parents={key: identity[key] for key in ("base", "dataset", "adapter") if key in identity},
         config=resolved.settings(),
         versions=package_versions("torch", "transformers", "peft", "safetensors", "tokenizers"),
         metrics=metrics,

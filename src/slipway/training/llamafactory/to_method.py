@@ -5,6 +5,8 @@ from __future__ import annotations
 from slipway.core.i18n import tr
 from slipway.training.llamafactory.draft import Draft
 
+_AS_IT_IS = tr("the adapter is gone on with as it is")
+
 
 def put_method(draft: Draft) -> None:
     """Decide everything about what is trained and how."""
@@ -19,7 +21,7 @@ def put_method(draft: Draft) -> None:
         )
     draft.put("adapter", adapters[0] if adapters else None, "adapter_name_or_path")
     _stage(draft)
-    _lora(draft)
+    _lora(draft, goes_on=bool(adapters))
     draft.copy("oft_block_size", "module_dropout", "freeze_trainable_layers")
     draft.put("oft.target", _all_or_names(draft, "oft_target"), "oft_target")
     draft.put(
@@ -50,9 +52,27 @@ def _stage(draft: Draft) -> None:
     draft.put("method", draft.values.text("finetuning_type"), "finetuning_type")
 
 
-def _lora(draft: Draft) -> None:
+# decided by the adapter that is gone on with, where there is one
+_OF_THE_ADAPTER = (
+    "lora_rank",
+    "lora_alpha",
+    "lora_target",
+    "additional_target",
+    "use_rslora",
+    "use_dora",
+    "pissa_init",
+)
+
+
+def _lora(draft: Draft, *, goes_on: bool) -> None:
     values = draft.values
-    draft.copy("lora_rank", "lora_dropout", "loraplus_lr_ratio", "pissa_iter")
+    draft.copy("lora_dropout", "loraplus_lr_ratio", "pissa_iter")
+    if goes_on:
+        for key in _OF_THE_ADAPTER:
+            if values.asks(key):
+                draft.note(tr("`{key}` has no effect: {why}", key=key, why=_AS_IT_IS))
+        return
+    draft.copy("lora_rank")
     alpha = (
         values.number("lora_alpha") if values.has("lora_alpha") else 2 * values.whole("lora_rank")
     )

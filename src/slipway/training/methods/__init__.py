@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from slipway.training.methods.adapter import LoraTuned
+from slipway.core.errors import UsageError
+from slipway.core.i18n import tr
+from slipway.training.begun import adapter_folder
+from slipway.training.methods.adapter import AdapterTuned, LoraTuned
 from slipway.training.methods.base import Artefact, ParamGroup, Tuned
+from slipway.training.methods.noise import add_noise
 from slipway.training.methods.optimizer import make_optimizer
 from slipway.training.methods.whole import freeze, full
 from slipway.training.spec import TrainSpec
 
-__all__ = ["Artefact", "ParamGroup", "Tuned", "attach", "load_dtype", "make_optimizer"]
+__all__ = [
+    "AdapterTuned",
+    "Artefact",
+    "ParamGroup",
+    "Tuned",
+    "attach",
+    "load_dtype",
+    "make_optimizer",
+]
 
 
 def load_dtype(spec: TrainSpec, dtype: torch.dtype) -> torch.dtype:
@@ -28,11 +41,26 @@ def attach(model: Any, spec: TrainSpec, dtype: torch.dtype) -> Tuned:
 
     Raises:
         UsageError: the method does not fit the model.
+        InputError: the adapter to go on from does not.
     """
+    begin = adapter_folder(Path(spec.adapter)) if spec.adapter else None
+    tuned = _attach(model, spec, dtype, begin)
+    if spec.neftune_alpha is not None:
+        add_noise(model, spec.neftune_alpha)
+    return tuned
+
+
+def _attach(model: Any, spec: TrainSpec, dtype: torch.dtype, begin: Path | None) -> Tuned:
+    if begin is not None and spec.method in ("full", "freeze"):
+        raise UsageError(
+            "train.adapter_method",
+            tr("`adapter` cannot be gone on with by `method: {method}`", method=spec.method),
+            tr("merge it with `slipway merge`, and give the merged model as `model`"),
+        )
     match spec.method:
         case "full":
             return full(model, dtype)
         case "freeze":
             return freeze(model, spec.freeze, dtype)
         case _:
-            return LoraTuned(model, spec.lora)
+            return LoraTuned(model, spec.lora, begin)
