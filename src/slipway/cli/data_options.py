@@ -58,10 +58,10 @@ def source_named(path: Path, dataset_dir: str | None) -> DataSource:
     return source
 
 
-def load_tokenizer_named(model: Path) -> Any:
+def load_tokenizer_named(model: Path, template: str | None = None) -> Any:
     """The tokenizer of a model folder, or of a pulled base by its name."""
     from slipway.core.paths import Home
     from slipway.datasets import load_tokenizer
 
     pulled = Home.current().bases / model
-    return load_tokenizer(pulled if not model.exists() and pulled.is_dir() else model)
+    return load_tokenizer(pulled if not model.exists() and pulled.is_dir() else model, template)

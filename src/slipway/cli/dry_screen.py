@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from slipway.cli import output
 from slipway.cli.fetch_line import fetch_shown
+from slipway.cli.masked import masked
 from slipway.core.i18n import tr
 
 if TYPE_CHECKING:
@@ -68,12 +68,10 @@ def _data(data: DataReport) -> None:
 
 
 def _preview(data: DataReport) -> None:
-    """Learned text is green on a terminal, and in ⟦ ⟧ everywhere."""
-    on, off = ("\x1b[32m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
     for number, row in enumerate(data.preview, 1):
         print()
         print(tr("document {number} (⟦learned⟧):", number=number))
-        print("".join(f"{on}⟦{p.text}⟧{off}" if p.learned else p.text for p in row))
+        print(masked(row))
 
 
 def _estimate(found: Estimate) -> None:

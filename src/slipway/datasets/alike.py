@@ -43,13 +43,17 @@ class Alike:
     leaks: Comparison
 
 
-def find_alike(scan: Scan) -> Alike:
-    """Compare the rows of a scan."""
+def find_alike(scan: Scan, conversation: float = CONVERSATION_THRESHOLD) -> Alike:
+    """Compare the rows of a scan.
+
+    Args:
+        conversation: index from which conversations are nearly the same.
+    """
     np = scan.np
     train = _range(scan, "train")
     heldout = _range(scan, "heldout")
-    first = _first(scan)
-    whole = scan.whole.within(train[first[train] == train], CONVERSATION_THRESHOLD)
+    first = same_as(scan)
+    whole = scan.whole.within(train[first[train] == train], conversation)
     of, firsts = scan.asked_of, scan.asked_first
     in_train = np.isin(of, train) if len(heldout) else np.ones(len(of), bool)
     asked = scan.asked.within(np.flatnonzero(firsts & in_train), QUESTION_THRESHOLD)
@@ -66,7 +70,8 @@ def _range(scan: Scan, split: Literal["train", "heldout"]) -> I64:
     return numbers
 
 
-def _first(scan: Scan) -> I64:
+def same_as(scan: Scan) -> I64:
+    """For each row the first row with the same conversation; itself, if it is that."""
     np = scan.np
     _, at, inverse = np.unique(scan.column(SAME), return_index=True, return_inverse=True)
     first: I64 = at[inverse].astype(np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -13,6 +13,7 @@ from slipway.datasets.load import no_split
 from slipway.datasets.model import RawRow, RowProblem, Sample, Split
 from slipway.datasets.open import SampleStream, part_of
 from slipway.datasets.rows import read_rows
+from slipway.datasets.samples import Bad
 from slipway.datasets.source import DataSource
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
@@ -73,7 +74,7 @@ class Problems:
         if self.tell:
             self.tell(problem)
 
-    def row(self, problems: tuple[RowProblem, ...]) -> None:
+    def row(self, problems: Bad) -> None:
         """Count a row and all that is wrong with it."""
         self.rows += 1
         for problem in problems:
@@ -90,3 +91,32 @@ def good_rows(stream: SampleStream, problems: Problems) -> Iterator[Sample]:
             raise
     finally:
         stream.on_bad = None
+
+
+@dataclass(frozen=True, slots=True)
+class GoodRow:
+    """A row as it stands in the file, and the sample it makes."""
+
+    raw: RawRow
+    sample: Sample
+
+
+def rows_in_step(stream: SampleStream) -> Iterator[GoodRow | Bad]:
+    """Every row of a stream of one dataset: as it stands with its sample, or what is wrong."""
+    bad: deque[Bad] = deque()
+    stream.on_bad = bad.append
+    raw = (row for file in stream.parts[0].files for row in read_rows(file))
+    try:
+        for sample in stream:
+            while bad:
+                next(raw)
+                yield bad.popleft()
+            row = next(raw)
+            assert isinstance(row, RawRow) and row.line == sample.line
+            yield GoodRow(row, sample)
+    except InputError as error:
+        if error.code != "data.no_rows":
+            raise
+    finally:
+        stream.on_bad = None
+    yield from bad

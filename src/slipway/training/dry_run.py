@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.datasets.preview import Piece, pieces
 from slipway.training.obeyed import require_obeyed
 from slipway.training.spec import Resolved
 from slipway.training.token_sets import load_tokenizer_of, require_labels, token_sets
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 
 PREVIEWED = 3
 _BUCKETS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of a row's text that is all learned, or all not."""
-
-    text: str
-    learned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +179,3 @@ def histogram(lengths: Sequence[int], cutoff: int) -> tuple[tuple[int, int], ...
     for length in lengths:
         counts[min(len(counts) - 1, (length - 1) // width)] += 1
     return tuple((min(top, (i + 1) * width), n) for i, n in enumerate(counts))
-
-
-def pieces(ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> tuple[Piece, ...]:
-    """A document's text, cut where learning begins and ends."""
-    found: list[Piece] = []
-    start = 0
-    for at in range(1, len(ids) + 1):
-        if at == len(ids) or (labels[at] != -100) != (labels[start] != -100):
-            text = tokenizer.decode(ids[start:at], skip_special_tokens=False)
-            found.append(Piece(text, labels[start] != -100))
-            start = at
-    return tuple(found)

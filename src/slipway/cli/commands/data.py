@@ -11,6 +11,8 @@ from slipway.cli import output
 from slipway.cli.check_screen import print_tokens
 from slipway.cli.commands.data_cache import data_cache
 from slipway.cli.commands.data_check import check
+from slipway.cli.commands.data_make import convert, dedupe, mask, split
+from slipway.cli.commands.data_preview import preview
 from slipway.cli.data_options import dataset_options, load_tokenizer_named, source_named
 from slipway.core.i18n import Text, tr
 
@@ -18,13 +20,16 @@ if TYPE_CHECKING:
     from slipway.datasets import DatasetStats, SplitStats
 
 
-@click.group(help=str(tr("Check datasets and show their statistics.")))
+@click.group(help=str(tr("Check datasets, show them, and make others from them.")))
 def data() -> None:
     pass
 
 
 data.add_command(data_cache)
 data.add_command(check)
+data.add_command(preview)
+for _command in (convert, mask, dedupe, split):
+    data.add_command(_command)
 
 
 @data.command(help=str(tr("Show a dataset in numbers; with --model also its tokens.")))
@@ -45,19 +50,19 @@ def stats(
 
 def _print_stats(counted: DatasetStats) -> None:
     rows: dict[Text, list[object]] = {}
-    for split in counted.splits.values():
-        for name, value in _lines(split):
+    for one in counted.splits.values():
+        for name, value in _lines(one):
             key = next((known for known in rows if known.msgid == name.msgid), name)
             rows.setdefault(key, []).append(value)
     output.print_table(
         ["", *counted.splits], [[str(name), *values] for name, values in rows.items()]
     )
-    for split_name, split in counted.splits.items():
-        if split.topics:
-            topics = ", ".join(f"{topic} {count}" for topic, count in split.topics.items())
+    for split_name, one in counted.splits.items():
+        if one.topics:
+            topics = ", ".join(f"{topic} {count}" for topic, count in one.topics.items())
             print(tr("topics ({split}): {topics}", split=split_name, topics=topics))
-        if split.tokens:
-            print_tokens(split_name, split.tokens)
+        if one.tokens:
+            print_tokens(split_name, one.tokens)
     print(tr("digest: {digest}", digest=counted.digest))
 
 
