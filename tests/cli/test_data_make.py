@@ -64,45 +64,29 @@ def test_a_dataset_is_converted_masked_cleaned_and_divided(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = rows(tmp_path / "d")
+    file, masked, clean = (
+        tmp_path / "lf/rows.json",
+        tmp_path / "masked.jsonl",
+        tmp_path / "clean.csv",
+    )
+    gone, parts = tmp_path / "gone.jsonl", tmp_path / "parts"
     steps = [
-        [
-            "convert",
-            str(folder),
-            str(tmp_path / "lf/rows.json"),
-            "--to",
-            "alpaca",
-            "--register",
-            "mine",
-        ],
-        ["mask", str(tmp_path / "lf/rows.json"), str(tmp_path / "masked.jsonl")],
-        [
-            "dedupe",
-            str(tmp_path / "masked.jsonl"),
-            str(tmp_path / "clean.csv"),
-            "--removed",
-            str(tmp_path / "gone.jsonl"),
-        ],
-        [
-            "split",
-            str(tmp_path / "clean.csv"),
-            str(tmp_path / "parts"),
-            "--heldout",
-            "3",
-            "--type",
-            "parquet",
-        ],
+        f"convert {folder} {file} --to alpaca --register mine",
+        f"mask {file} {masked}",
+        f"dedupe {masked} {clean} --removed {gone}",
+        f"split {clean} {parts} --heldout 3 --type parquet",
     ]
     for step in steps:
-        assert main(["data", *step]) == 0, capsys.readouterr().err
+        assert main(["data", *step.split()]) == 0, capsys.readouterr().err
     out = capsys.readouterr()
     assert "train.jsonl:13: broken JSON" in out.err
     assert "rows left out: 1" in out.out
     assert "masked: 12 × mobile" in out.out
     assert json.loads((tmp_path / "lf/dataset_info.json").read_text())["mine"]["file_name"]
     for step in steps:
-        assert main(["data", *step]) == 1
+        assert main(["data", *step.split()]) == 1
         assert "--force" in capsys.readouterr().err
-        assert main(["data", *step, "--force", "--json"]) == 0
+        assert main(["data", *step.split(), "--force", "--json"]) == 0
         json.loads(capsys.readouterr().out)
     assert main(["data", "check", str(tmp_path / "parts")]) == 0
     named = ["data", "check", "mine", "--dataset-dir", str(tmp_path / "lf")]

@@ -279,7 +279,9 @@ def test_only_the_same_go_when_asked_for_exact(write: Callable[..., Path], tmp_p
     assert plan.counts == {"same": 1}
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.integers(0, 1000), st.sampled_from([0.1, 0.3, 7]))
 def test_a_split_never_parts_rows_that_are_alike(
     tmp_path_factory: pytest.TempPathFactory, seed: int, size: float

@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
         tr("The whole path once: fine-tune, quantise, deploy, put behind a key."),
     ),
     "pull": ("pull:pull", tr("Get a base model: starter, ModelScope, Hugging Face or a folder.")),
-    "data": ("data:data", tr("Check datasets and show their statistics.")),
+    "data": ("data:data", tr("Check datasets, show them, and make others from them.")),
     "train": ("train:train", tr("Fine-tune a model from a recipe.")),
     "runs": ("runs:runs", tr("Training runs: list, show, compare, stop, resume, queue.")),
     "merge": ("merge:merge", tr("Merge a run's adapter into its base, with proof.")),

@@ -29,6 +29,7 @@ from slipway.datasets.source import DataSource
 from slipway.datasets.split_rows import Division, plan_split
 
 _NAMED = 20
+_NOT_WRITABLE = (".txt", ".tsv", ".arrow", ".feather", ".xlsx", ".gz", ".zst")
 OnProgress = Callable[[int], None]
 
 
@@ -83,7 +84,7 @@ class Out:
             UsageError: a file is named for several splits, or of an unknown type.
             ConflictError: one is there, and `force` is not set.
         """
-        single = self.path.suffix.lower() in WRITABLE
+        single = self.path.suffix.lower() in (*WRITABLE, *_NOT_WRITABLE)
         if single and len(splits) > 1:
             raise UsageError(
                 "data.two_splits",
