@@ -9,6 +9,7 @@ from typing import Any
 from slipway.core.errors import unknown_key
 from slipway.core.hardware import probe
 from slipway.core.i18n import tr
+from slipway.core.manifest import flatten
 from slipway.training.llamafactory.conflicts import check_conflicts
 from slipway.training.llamafactory.draft import Draft
 from slipway.training.llamafactory.table import KEYS
@@ -19,6 +20,7 @@ from slipway.training.llamafactory.to_steps import put_steps
 from slipway.training.llamafactory.values import Values
 from slipway.training.spec.keys import TrainSpec
 from slipway.training.spec.source_text import SourceText
+from slipway.training.spec.unused import unused, why
 
 # refused only where there is a GPU that would otherwise be used
 _CPU_KEYS = ("use_cpu", "no_cuda")
@@ -62,6 +64,22 @@ def convert(given: Mapping[str, Any], where: SourceText) -> Draft:
         if KEYS[key].fate == "accepted" and values.asks(key):
             draft.note(tr("`{key}` has no effect: {why}", key=key, why=KEYS[key].why))
     return draft
+
+
+def note_unused(draft: Draft, spec: TrainSpec) -> None:
+    """Tell of keys that the file's other keys leave without effect; its authors often keep such."""
+    told = set()
+    values = flatten(spec.model_dump())
+    for key, rule in unused(spec):
+        for theirs in draft.decided_by.get(key, ()):
+            given = draft.values.given.get(theirs)
+            if given is not None and given != KEYS[theirs].default and theirs not in told:
+                told.add(theirs)
+                place = draft.values.where.place(theirs)
+                reason = why(rule, values[rule.decider])
+                draft.note(
+                    tr("{where}: `{key}` has no effect: {why}", where=place, key=theirs, why=reason)
+                )
 
 
 def _refuse(draft: Draft) -> None:

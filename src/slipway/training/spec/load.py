@@ -15,6 +15,7 @@ from slipway.core.manifest import Origin, Setting, flatten
 from slipway.training.spec.keys import TrainSpec
 from slipway.training.spec.places import resolve_places
 from slipway.training.spec.source_text import SourceText, parse_value, read_source
+from slipway.training.spec.unused import unused_notes
 from slipway.training.spec.validate import NESTED, known_keys, require_known, validate
 
 if TYPE_CHECKING:
@@ -99,8 +100,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Resolved:
         key: "flag" if key in flags else "file" if key in file_keys else "default"
         for key in flatten(spec.model_dump())
     }
+    notes = unused_notes(spec, origins, source.place)
     spec = resolve_places(spec, _places(path, origins))
-    return Resolved(spec, origins, path)
+    return Resolved(spec, origins, path, notes=notes)
 
 
 def with_overrides(resolved: Resolved, overrides: Sequence[str]) -> Resolved:
@@ -116,6 +118,7 @@ def with_overrides(resolved: Resolved, overrides: Sequence[str]) -> Resolved:
     hint = tr("see `docs/recipe.md` for every key")
     spec = validate(values, lambda key: (key, command_line), hint)
     origins: dict[str, Origin] = {**resolved.origins, **dict.fromkeys(flags, "flag")}
+    unused_notes(spec, dict.fromkeys(flags, "flag"), lambda _: command_line)
     spec = resolve_places(spec, {key: [Path.cwd()] for key in _PATHS})
     return replace(resolved, spec=spec, origins=origins)
 
@@ -130,7 +133,7 @@ def _foreign(
     path: Path, raw: Mapping[str, Any], lines: Mapping[str, int], pairs: Mapping[str, str]
 ) -> Resolved:
     """A LLaMA Factory file; overrides that only we know are applied last."""
-    from slipway.training.llamafactory.read import convert
+    from slipway.training.llamafactory.read import convert, note_unused
     from slipway.training.llamafactory.table import KEYS
 
     theirs: dict[str, Any] = dict(raw)
@@ -167,6 +170,8 @@ def _foreign(
     origins: dict[str, Origin] = {
         key: "flag" if key in flags else draft.origin(key) for key in flatten(spec.model_dump())
     }
+    unused_notes(spec, dict.fromkeys(flags, "flag"), source.place)
+    note_unused(draft, spec)
     return _found(spec, origins, draft, path)
 
 
