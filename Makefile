@@ -46,7 +46,12 @@ demo: $(VENV)/.train ## the whole path once, ending in a chat (DEMO="--quick" fo
 test: $(VENV)/.dev ## run the tests (the default tier)
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(VENV)/.dev ## run the slow tests too
+$(VENV)/.slow: $(VENV)/.dev
+	@echo "installing what the slow tests need …"
+	@$(PIP) -e '.[train,dev,ray]'
+	@touch $@
+
+test-slow: $(VENV)/.slow ## run the slow tests too
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/.dev ## formatting, lint, types

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from slipway.training import attention
+from slipway.training import attention, attention_cuda
 from slipway.training.attention import layout, packed_attention, plan_buckets
 
 
@@ -68,3 +71,37 @@ def test_buckets_hold_documents_of_like_length() -> None:
         [2000],
         [2100],
     ]
+
+
+def test_a_kernel_for_documents_of_any_length_gets_their_edges(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stands in for the CUDA kernel, which no test machine has."""
+    seen: list[list[int]] = []
+
+    def stand_in(q: Tensor, k: Tensor, v: Tensor, edges: Tensor, longest: int, scale: float) -> Any:
+        seen.append([*edges.tolist(), longest])
+        lengths = (edges[1:] - edges[:-1]).tolist()
+        return slow_attention(q, k, v, lengths, scale)
+
+    monkeypatch.setattr(attention_cuda, "kernel", lambda: stand_in)
+    monkeypatch.setattr(attention, "fits_kernel", lambda q: True)
+    q, k, v = torch.randn(12, 6, 8), torch.randn(12, 2, 8), torch.randn(12, 2, 8)
+    found = packed_attention(q, k, v, layout([3, 8, 1]), 0.3)
+    assert seen == [[0, 3, 11, 12, 8]]
+    torch.testing.assert_close(found, slow_attention(q, k, v, [3, 8, 1], 0.3))
+
+
+@pytest.mark.skipif(attention_cuda.kernel() is None, reason="needs a CUDA GPU (Ampere or newer)")
+def test_the_cuda_kernel_equals_each_document_alone_forward_and_backward() -> None:
+    lengths = [3, 40, 1, 300]
+    shapes = [(sum(lengths), 6, 64), (sum(lengths), 2, 64), (sum(lengths), 2, 64)]
+    fast = [torch.randn(s, dtype=torch.bfloat16, device="cuda", requires_grad=True) for s in shapes]
+    slow = [x.detach().float().requires_grad_() for x in fast]
+    ours = packed_attention(*fast, layout(lengths, "cuda"), 0.125)
+    theirs = slow_attention(*slow, lengths, 0.125)
+    torch.testing.assert_close(ours.float(), theirs, atol=2e-2, rtol=2e-2)
+    ours.float().sum().backward()
+    theirs.sum().backward()
+    for one, other in zip(fast, slow, strict=True):
+        torch.testing.assert_close(one.grad.float(), other.grad, atol=4e-2, rtol=4e-2)

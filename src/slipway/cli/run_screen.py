@@ -47,6 +47,41 @@ def train_run(resolved: Resolved, folder: Path, *, fresh: bool, as_json: bool) -
     print_summary(result.run_dir, result.metrics)
 
 
+def follow(resolved: Resolved, folder: Path, *, fresh: bool) -> None:
+    """Train as one of several processes: another one, the chief, tells of the run."""
+    from slipway.training import train
+
+    train(resolved, run_dir=folder, events=EventLog(None), resume=not fresh)
+
+
+def train_on_ray(
+    resolved: Resolved, folder: Path, processes: int, *, fresh: bool, as_json: bool
+) -> None:
+    """Train as a Ray Train job, and print what came of it."""
+    from slipway.core.manifest import read_manifest
+    from slipway.jobs import registering
+    from slipway.training.folder import settings_json
+    from slipway.training.launch import ray_worker, run_on_ray
+
+    entry = registering(Home.current(), folder, resolved.spec.tags, output.note)
+    entry({"type": "state", "state": "started", "step": 0})
+    config = {
+        "settings": settings_json(resolved),
+        "run_dir": str(folder.absolute()),
+        "fresh": fresh,
+        "home": str(Home.current().root),
+        "ray_dir": str(Home.current().root / "ray"),
+    }
+    run_on_ray(ray_worker, config, processes)
+    manifest = read_manifest(folder, kind="run")
+    if as_json:
+        output.print_json(
+            {"run": str(folder), "digest": manifest.digest, "metrics": manifest.metrics}
+        )
+        return
+    print_summary(folder, manifest.metrics)
+
+
 def queue_run(resolved: Resolved, folder: Path, *, fresh: bool, as_json: bool) -> None:
     """Put a run into the queue, with its values as they are now, and wake the worker."""
     from slipway.jobs import Queue, Runs

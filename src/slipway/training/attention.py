@@ -8,6 +8,8 @@ from the filler, and the filler's outputs are dropped, so its gradients are zero
 
 Documents longer than `DENSE_LIMIT` tokens go to torch's own attention one by one, because the
 stored probabilities grow with the square of the length.
+
+On CUDA one kernel takes all documents at once: see `attention_cuda`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
+from slipway.training.attention_cuda import fits_kernel, varlen_attention
 
 NAME = "slipway_packed"
 DENSE_LIMIT = 768
@@ -56,6 +59,7 @@ class Layout:
     buckets: tuple[Bucket, ...]
     total: int
     longest: int
+    lengths: tuple[int, ...]
 
 
 def plan_buckets(lengths: Sequence[int]) -> list[list[int]]:
@@ -100,7 +104,7 @@ def layout(lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout
                 dense=longest <= DENSE_LIMIT,
             )
         )
-    return Layout(tuple(buckets), starts[-1], max(lengths))
+    return Layout(tuple(buckets), starts[-1], max(lengths), tuple(lengths))
 
 
 def _grid(rows: Tensor, bucket: Bucket, groups: int) -> Tensor:
@@ -181,6 +185,8 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, where: Layout, scale: floa
     Returns:
         [tokens, heads, width].
     """
+    if fits_kernel(q):
+        return varlen_attention(q, k, v, where.lengths, scale)
     out = _DenseBuckets.apply(q, k, v, where, scale)
     assert isinstance(out, Tensor)
     for bucket in where.buckets:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,28 @@ class Progress:
     peak_memory_bytes: int = 0
 
 
-def save(run_dir: Path, progress: Progress, tuned: Tuned, optimizer: Any, *, keep: int = 2) -> Path:
+RandomState = tuple[torch.Tensor, list[torch.Tensor]]
+
+
+def random_state() -> RandomState:
+    """This process's random state, of the CPU and of its GPUs."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), cuda
+
+
+def save(
+    run_dir: Path,
+    progress: Progress,
+    tuned: Tuned,
+    optimizer: Any,
+    *,
+    keep: int = 2,
+    random: Sequence[RandomState] | None = None,
+) -> Path:
     """Write the checkpoint of a step, then remove all but the newest `keep`.
+
+    Args:
+        random: the random state of each process; default: of this one.
 
     Raises:
         ResourceError: the disk is full; older checkpoints are untouched.
@@ -70,8 +90,7 @@ def save(run_dir: Path, progress: Progress, tuned: Tuned, optimizer: Any, *, kee
     state = {
         "trained": tuned.state(),
         "optimizer": optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random": [list(one) for one in random or [random_state()]],
     }
     with new_folder(folder) as temporary:
         digest = write_tensors(temporary / STATE, state)
@@ -125,8 +144,10 @@ def _unreadable(folder: Path, error: Exception) -> InputError:
     )
 
 
-def restore(folder: Path, tuned: Tuned, optimizer: Any) -> None:
+def restore(folder: Path, tuned: Tuned, optimizer: Any, *, rank: int = 0) -> None:
     """Put a checkpoint's tensors and random state back.
+
+    A process beyond those that the checkpoint knows keeps the random state it has.
 
     Raises:
         InputError: the file is damaged or does not fit the model.
@@ -137,9 +158,11 @@ def restore(folder: Path, tuned: Tuned, optimizer: Any) -> None:
         raise _unreadable(folder, error) from error
     tuned.load_state(state["trained"], folder)
     optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
-    if state["cuda_rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    if rank < len(state["random"]):
+        here, cuda = state["random"][rank]
+        torch.set_rng_state(here)
+        if cuda and torch.cuda.device_count() == len(cuda):
+            torch.cuda.set_rng_state_all(cuda)
 
 
 def remove_all(run_dir: Path) -> None:

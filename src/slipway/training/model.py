@@ -35,9 +35,13 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def set_threads(threads: int | None) -> None:
-    """Use `threads` CPU threads, or one for each core this process may use."""
-    torch.set_num_threads(threads or probe().cores)
+def set_threads(threads: int | None, processes: int = 1) -> None:
+    """Use `threads` CPU threads, or one for each core this process may use.
+
+    Args:
+        processes: that share this machine's cores.
+    """
+    torch.set_num_threads(threads or max(1, probe().cores // processes))
 
 
 def base_digest(folder: Path) -> str:

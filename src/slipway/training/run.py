@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from slipway.core.errors import (
-    ConflictError,
     NotFoundError,
 )
 from slipway.core.events import EventLog
-from slipway.core.files import sha256_json, write_text
+from slipway.core.files import write_text
 from slipway.core.i18n import tr
 from slipway.core.manifest import (
     Manifest,
     package_versions,
     read_manifest,
-    verify_files,
     write_manifest,
 )
-from slipway.training.begun import adapter_identity
 from slipway.training.endings import as_known, end_told
 from slipway.training.folder import (
     ADAPTER,
@@ -34,31 +31,17 @@ from slipway.training.folder import (
     EVENTS,
     MODEL,
     RECIPE,
-    SETTINGS,
     only_one,
     stop_flag,
     write_settings,
 )
 from slipway.training.obeyed import require_obeyed
 from slipway.training.observers import observed, title_of
+from slipway.training.run_state import state_of
 from slipway.training.spec import Resolved, TrainSpec
 
-# keys that change neither the plan nor, but for rounding, the weights
-NEUTRAL = frozenset(
-    [
-        "label",
-        "tags",
-        "report_to",
-        "sample_prompts",
-        "save_every_s",
-        "save_every_steps",
-        "model",
-        "adapter",
-        "data",
-        "eval_data",
-        "pack_tokens",
-    ]
-)
+if TYPE_CHECKING:
+    from slipway.training.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +96,12 @@ def train(
     """
     resolved = recipe if isinstance(recipe, Resolved) else Resolved(recipe, {})
     require_obeyed(resolved.spec)
+    from slipway.training.world import joined
+
     try:
-        with only_one(run_dir), stop_flag(run_dir) as stop:
-            return _train(resolved, run_dir.absolute(), events, resume, stop)
+        with joined() as world, _claimed(run_dir, world), stop_flag(run_dir) as stop:
+            outer = events if world.is_chief else EventLog(None)
+            return _train(resolved, run_dir.absolute(), outer, resume, stop, world)
     except (OSError, MemoryError, RuntimeError) as error:
         known = as_known(error, resolved, run_dir)
         if known is None:
@@ -123,11 +109,25 @@ def train(
         raise known from error
 
 
+@contextmanager
+def _claimed(run_dir: Path, world: World) -> Iterator[None]:
+    """The folder belongs to this run; the chief's lock holds for all."""
+    if not world.is_chief:
+        yield
+        return
+    with only_one(run_dir):
+        yield
+
+
 def _train(
-    resolved: Resolved, run_dir: Path, outer: EventLog, resume: bool, stop: Callable[[], None]
+    resolved: Resolved,
+    run_dir: Path,
+    outer: EventLog,
+    resume: bool,
+    stop: Callable[[], None],
+    world: World,
 ) -> RunResult:
     from slipway.training import checkpoint
-    from slipway.training.model import base_digest
     from slipway.training.token_sets import fetch_data
 
     started = time.perf_counter()
@@ -139,84 +139,40 @@ def _train(
             tr("the model folder {path} does not exist", path=str(base)),
             tr("get a base model with `slipway pull starter`"),
         )
-    fetch_data(spec, outer)
-    identity = _identity(spec, base_digest(base))
-    if not resume:
-        _clear(run_dir)
-    finished = _finished(run_dir, identity, outer)
-    if finished:
-        return RunResult(run_dir, finished, int(finished.metrics["steps"]))
-    damaged: list[str] = []
-    found = checkpoint.latest(run_dir, lambda at, why: damaged.append(f"{at.name}: {why}"))
-    if found and found[1].identity != identity:
-        raise _other_run(run_dir, found[1].identity, identity)
-    write_settings(run_dir, resolved)
-    events = _run_events(run_dir, outer)
-    with end_told(events, resolved, run_dir), observed(resolved, run_dir, events):
-        trainer = _make_trainer(spec, base, run_dir, events, stop, None if found else started)
-        for reason in damaged:
+    with world.one_first():
+        fetch_data(spec, outer)
+    state = state_of(spec, base, run_dir, outer, resume) if world.is_chief else None
+    state = world.share(state)
+    assert state is not None
+    if state.finished:
+        return RunResult(run_dir, state.finished, int(state.finished.metrics["steps"]))
+    events = outer
+    if world.is_chief:
+        write_settings(run_dir, resolved)
+        events = _run_events(run_dir, outer)
+    watched = observed(resolved, run_dir, events) if world.is_chief else nullcontext()
+    with end_told(events, resolved, run_dir), watched:
+        found = state.found
+        trainer = _make_trainer(
+            spec, base, run_dir, events, stop, None if found else started, world
+        )
+        for reason in state.damaged:
             events.emit("log", message=f"passed over a damaged checkpoint: {reason}")
         if found:
             folder, progress = found
-            checkpoint.restore(folder, trainer.tuned, trainer.optimizer)
+            checkpoint.restore(folder, trainer.tuned, trainer.optimizer, rank=world.rank)
             events.emit("state", state="resumed", step=progress.step)
         else:
             events.emit("state", state="started", step=0)
-            progress = trainer.prepare(identity, started)
+            progress = trainer.prepare(state.identity, started)
         first_step = progress.step
         progress = trainer.run(progress)
-        manifest = _finish(resolved, run_dir, trainer, progress, identity)
+        if world.is_chief:
+            _finish(resolved, run_dir, trainer, progress, state.identity)
+        world.barrier()
+        manifest = read_manifest(run_dir, kind="run")
     events.emit("state", state="finished", step=progress.step, metrics=manifest.metrics)
     return RunResult(run_dir, manifest, first_step)
-
-
-def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
-    from slipway.training.token_sets import data_identity
-
-    identity = {"base": base, "dataset": data_identity(spec.sources, spec.stage)}
-    if spec.eval_data:
-        identity["eval_dataset"] = data_identity(spec.eval_sources, spec.stage)
-    if spec.adapter:
-        identity["adapter"] = adapter_identity(Path(spec.adapter), base)
-    identity["recipe"] = "sha256:" + sha256_json(spec.model_dump(exclude=set(NEUTRAL)))
-    return identity
-
-
-def _finished(run_dir: Path, identity: dict[str, str], outer: EventLog) -> Manifest | None:
-    """The manifest when the folder holds this run, finished and whole; a damaged one is cleared."""
-    try:
-        manifest = read_manifest(run_dir, kind="run")
-    except NotFoundError:
-        return None
-    if manifest.notes.get("identity") != identity:
-        raise _other_run(run_dir, manifest.notes.get("identity", {}), identity)
-    if damaged := verify_files(run_dir, manifest):
-        outer.emit("log", message=f"{', '.join(damaged)} of the finished run changed: trained anew")
-        _clear(run_dir)
-        return None
-    return manifest
-
-
-def _other_run(run_dir: Path, there: dict[str, str], here: dict[str, str]) -> ConflictError:
-    changed = sorted(k for k in {*there, *here} if there.get(k) != here.get(k))
-    return ConflictError(
-        "run.other_recipe",
-        tr(
-            "{path} holds a run with another {what}",
-            path=str(run_dir),
-            what=", ".join(changed),
-        ),
-        tr("give another `--run-dir`, or start anew in this one with `--fresh`"),
-    )
-
-
-def _clear(run_dir: Path) -> None:
-    """Remove what a run made, and nothing else that may lie in the folder."""
-    (run_dir / "manifest.json").unlink(missing_ok=True)  # first: no half-removed finished run
-    for name in (ADAPTER, MODEL, "checkpoints", BEST_FOLDER, "tensorboard"):
-        shutil.rmtree(run_dir / name, ignore_errors=True)
-    for name in (RECIPE, SETTINGS, EVENTS, CURVE):
-        (run_dir / name).unlink(missing_ok=True)
 
 
 def _run_events(run_dir: Path, outer: EventLog) -> EventLog:
@@ -238,6 +194,7 @@ def _make_trainer(
     events: EventLog,
     stop: Callable[[], None],
     started: float | None,
+    world: World,
 ) -> Any:
     import torch
 
@@ -246,21 +203,27 @@ def _make_trainer(
     from slipway.training.methods import attach, load_dtype
     from slipway.training.model import load_base, pick_device, pick_dtype, prove_loss, set_threads
     from slipway.training.objectives import make_objective
-    from slipway.training.token_sets import load_tokenizer_of, told_token_sets
+    from slipway.training.token_sets import load_tokenizer_of, part_of, told_token_sets
     from slipway.training.trainer import Trainer
 
-    set_threads(spec.threads)
+    set_threads(spec.threads, world.local_size)
     device = pick_device()
     dtype = pick_dtype(spec.dtype, device)
     tokenizer = load_tokenizer_of(spec, base)
-    rows, heldout = told_token_sets(spec, tokenizer, events)
-    foreseen = None if started is None else foresee(spec, rows, heldout, events, started)
+    with world.one_first():
+        rows, heldout = told_token_sets(spec, tokenizer, events)
+    foreseen = None
+    if started is not None and world.is_chief:
+        foreseen = foresee(spec, rows, heldout, events, started)
     model = load_base(base, load_dtype(spec, dtype), device)
     difference = prove_loss(model, rows, device)
     torch.manual_seed(spec.seed)
     tuned = attach(model, spec, dtype)
     _tell_model(events, tuned, dtype, device, rows, heldout, difference)
-    objective = make_objective(spec, tuned, rows, heldout)
+    world.same(tuned.parameters)
+    if world.size > 1:  # else all would drop the same units
+        torch.manual_seed(spec.seed * world.size + world.rank)
+    objective = make_objective(spec, tuned, rows, part_of(spec, heldout, world))
     at_eval = AtEval(
         spec,
         run_dir,
@@ -268,7 +231,8 @@ def _make_trainer(
         answer=answerer(spec, model, tokenizer, stop),
         state=tuned.state,
         restore=lambda state: tuned.load_state(state, run_dir / BEST_FOLDER),
-        measured=objective.has_heldout,
+        measured=bool(len(heldout)),
+        is_chief=world.is_chief,
     )
     return Trainer(
         spec,
@@ -279,6 +243,7 @@ def _make_trainer(
         stop=stop,
         at_eval=at_eval,
         foreseen=foreseen,
+        world=world,
     )
 
 

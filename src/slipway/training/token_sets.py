@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from slipway.datasets.open import DividedStream, SampleStream
     from slipway.datasets.source import DataSource
     from slipway.datasets.stream import OnProgress
+    from slipway.training.world import World
 
     Samples = SampleStream | DividedStream
 
@@ -217,6 +218,19 @@ def told_token_sets(
     if heldout is None:
         events.emit("log", message="no heldout split: eval loss is not measured")
     return train_set, heldout if heldout is not None else []
+
+
+def part_of(spec: TrainSpec, rows: Sequence[Encoded], world: World) -> Sequence[Encoded]:
+    """This process's share of held-out rows; the two of a preference pair stay together."""
+    if world.size == 1 or not len(rows):
+        return rows
+    from slipway.datasets import TokenSet
+
+    each = 2 if KINDS[spec.stage] == "preference" else 1
+    mine = range(world.rank, len(rows) // each, world.size)
+    numbers = [unit * each + at for unit in mine for at in range(each)]
+    assert isinstance(rows, TokenSet)
+    return rows.select(numbers)
 
 
 def require_labels(spec: TrainSpec, rows: TokenSet) -> None:

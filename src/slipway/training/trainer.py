@@ -22,7 +22,7 @@ from slipway.training.checkpoint import Progress
 from slipway.training.estimate import Estimate
 from slipway.training.memory import memory, peak_memory
 from slipway.training.methods import Tuned, make_optimizer
-from slipway.training.objectives import Objective
+from slipway.training.objectives import Objective, StepSums
 from slipway.training.plan import (
     Costs,
     learning_rate,
@@ -32,6 +32,7 @@ from slipway.training.plan import (
     steps_in_epochs,
 )
 from slipway.training.spec import TrainSpec
+from slipway.training.world import World
 
 _PROBE_STEPS = 5
 _FINISH_S = 3.0  # manifest, adapter files, loss curve
@@ -47,6 +48,10 @@ class StepResult:
     extra: dict[str, float] = field(default_factory=dict)
 
 
+def _never() -> None:
+    """Stop nothing."""
+
+
 class Trainer:
     """Runs the steps of one training run; owns the optimiser and the progress.
 
@@ -56,6 +61,7 @@ class Trainer:
         stop: called often; raises KeyboardInterrupt when the user wants to stop.
         at_eval: what else is done at each eval; nothing without it.
         foreseen: what the run was estimated to need.
+        world: the processes that train together.
     """
 
     def __init__(
@@ -69,9 +75,15 @@ class Trainer:
         stop: Callable[[], None],
         at_eval: AtEval | None = None,
         foreseen: Estimate | None = None,
+        world: World | None = None,
     ) -> None:
         self.spec, self.tuned, self.objective = spec, tuned, objective
+        self.world = world or World()
         self.run_dir, self.events, self.stop = run_dir, events, stop
+        # packs of a step differ in number from process to process: among several, all stop
+        # together between steps
+        self._stop_in_step = stop if self.world.size == 1 else _never
+        self._stop_together = self.world.agreeing(stop)
         self.at_eval, self.foreseen = at_eval, foreseen
         self.model = tuned.model
         self.device = next(self.model.parameters()).device
@@ -85,6 +97,11 @@ class Trainer:
         steps = step_rows(self.lengths, spec.batch_tokens, spec.seed, spec.batch_rows)
         return islice(steps, step, None)
 
+    def _part_of(self, numbers: Sequence[int]) -> StepSums:
+        """This process's part of a step."""
+        mine = self.world.part(numbers)
+        return self.objective.gradients(mine, self._stop_in_step) if mine else StepSums(0.0, 0)
+
     def step(self, numbers: Sequence[int], rate: float) -> StepResult:
         """One optimiser step.
 
@@ -94,7 +111,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_ratio"]
         self.optimizer.zero_grad(set_to_none=True)
-        sums = self.objective.gradients(numbers, self.stop)
+        sums = self.world.combine(self._part_of(numbers), self.parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.max_grad_norm))
         if not (math.isfinite(sums.loss) and math.isfinite(norm)):
             raise ProofError(
@@ -119,9 +136,10 @@ class Trainer:
         speeds = []
         for _, numbers in islice(self.rows_from(0), _PROBE_STEPS + 1):
             start = time.perf_counter()
-            sums = self.objective.gradients(numbers, self.stop)
+            self._stop_together()
+            (tokens,) = self.world.sum(self._part_of(numbers).tokens)
             self.optimizer.zero_grad(set_to_none=True)
-            speeds.append(sums.tokens / (time.perf_counter() - start))
+            speeds.append(tokens / (time.perf_counter() - start))
         torch.set_rng_state(state)
         return statistics.median(speeds[1:])
 
@@ -143,7 +161,7 @@ class Trainer:
     def evaluate(self, step: int) -> float | None:
         """Eval loss on the held-out rows, told as an event; None without such rows."""
         start = time.perf_counter()
-        result = self.objective.evaluate(self.stop)
+        result = self.world.combine_eval(self.objective.evaluate(self._stop_in_step))
         if result is None:
             return None
         self.events.emit(
@@ -177,8 +195,8 @@ class Trainer:
             speed = self.measure()
             step_s = sum(self.lengths) / self._steps(1, None) / speed
             start = time.perf_counter()
-            self._write(progress)
-            checkpoint.remove_all(self.run_dir)
+            if self._write(progress):
+                checkpoint.remove_all(self.run_dir)
             costs = Costs(step_s, eval_s, time.perf_counter() - start, _FINISH_S)
             left = spec.time_budget_s - (time.perf_counter() - started)
             plan = make_plan(
@@ -190,6 +208,7 @@ class Trainer:
                 save_every_s=spec.save_every_s,
                 tokens_per_s=round(speed, 1),
             )
+        plan = self.world.share(plan)
         self.events.emit(
             "log",
             message=(
@@ -223,16 +242,20 @@ class Trainer:
             while progress.step < progress.plan.total_steps:
                 epoch, numbers = next(rows)
                 start = time.perf_counter()
+                self._stop_together()
                 rate = self._rate(progress)
                 result = self.step(numbers, rate)
                 now = time.perf_counter()
                 progress = self._advance(progress, result, now - begun, now - start)
                 self._tell(progress, result, epoch, rate, now - start)
                 plan = progress.plan
-                progress = end_if_asked(progress, self.run_dir, self.events)
+                progress = self.world.share(end_if_asked(progress, self.run_dir, self.events))
                 progress = self._evaluate_if_due(progress)
                 progress = self._shorten_if_late(progress, time.perf_counter() - begun)
-                if self._is_due(progress.step, saved_at) or progress.plan != plan:
+                progress, due = self.world.share(
+                    (progress, self._is_due(progress.step, saved_at) or progress.plan != plan)
+                )
+                if due:
                     self._save(progress, begun)
                     saved_at, saved_step = time.monotonic(), progress.step
             # an interrupt may have come between the last step and its eval
@@ -285,9 +308,19 @@ class Trainer:
         by_steps = every is not None and step % every == 0
         return by_steps or time.monotonic() - saved_at >= self.spec.save_every_s
 
-    def _write(self, progress: Progress) -> Path:
-        keep = self.spec.keep_checkpoints
-        return checkpoint.save(self.run_dir, progress, self.tuned, self.optimizer, keep=keep)
+    def _write(self, progress: Progress) -> Path | None:
+        """Write a checkpoint; the chief's work, for which it needs all."""
+        random = self.world.gather(checkpoint.random_state())
+        if not self.world.is_chief:
+            return None
+        return checkpoint.save(
+            self.run_dir,
+            progress,
+            self.tuned,
+            self.optimizer,
+            keep=self.spec.keep_checkpoints,
+            random=random,
+        )
 
     def _save(self, progress: Progress, begun: float) -> None:
         progress = replace(progress, seconds=time.perf_counter() - begun)

@@ -76,7 +76,7 @@ def resume(name: str, overrides: tuple[str, ...], queue: bool, as_json: bool) ->
     from slipway.cli.run_screen import queue_run, train_run
     from slipway.jobs import Runs
     from slipway.training.folder import read_settings
-    from slipway.training.run import NEUTRAL
+    from slipway.training.run_state import NEUTRAL
     from slipway.training.spec.load import with_overrides
 
     with Runs(Home.current()) as runs:

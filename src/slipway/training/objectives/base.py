@@ -15,11 +15,13 @@ class StepSums:
         loss: mean over what the stage counts (label tokens, pairs, answers).
         tokens: computed, all of them real.
         extra: what else people want to see of a step, such as `accuracy` of a preference.
+        weight: how much the loss is the mean of; 0 when there was nothing.
     """
 
     loss: float
     tokens: int
     extra: dict[str, float] = field(default_factory=dict)
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,12 @@ class EvalResult:
 
     Attributes:
         extra: what is told beside the loss: `perplexity`, `rows`, `label_tokens`, ...
+        weight: how much the loss is the mean of.
     """
 
     loss: float
     extra: dict[str, Any] = field(default_factory=dict)
+    weight: float = 0.0
 
 
 class Objective(Protocol):

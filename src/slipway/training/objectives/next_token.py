@@ -39,7 +39,7 @@ class NextToken:
                 loss = losses(self._tuned.model, batch, 1.0 / labels).sum()
             loss.backward()
             total += loss.detach()
-        return StepSums(float(total), sum(batch.tokens for _, batch in packs))
+        return StepSums(float(total), sum(batch.tokens for _, batch in packs), weight=float(labels))
 
     def evaluate(self, stop: Callable[[], None]) -> EvalResult | None:
         """See `Objective`."""
@@ -52,4 +52,4 @@ class NextToken:
             "rows": result.rows,
             "label_tokens": result.label_tokens,
         }
-        return EvalResult(result.loss, extra)
+        return EvalResult(result.loss, extra, float(result.label_tokens))
