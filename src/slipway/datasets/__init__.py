@@ -16,7 +16,7 @@ from slipway.datasets.encode import (
 from slipway.datasets.load import dataset_digest, load_dataset
 from slipway.datasets.model import Message, Role, RowProblem, Sample, Split
 from slipway.datasets.open import SampleStream, open_samples
-from slipway.datasets.packing import Pack, pack
+from slipway.datasets.packing import Pack, pack, pack_groups
 from slipway.datasets.rows import split_files, split_parts
 from slipway.datasets.rule import EncodeRule, Thinking
 from slipway.datasets.source import DataSource
@@ -73,6 +73,7 @@ __all__ = [
     "load_tokenizer",
     "open_samples",
     "pack",
+    "pack_groups",
     "remove_cached",
     "save_template",
     "split_files",

@@ -62,11 +62,24 @@ def pack(rows: Sequence[Encoded], capacity_tokens: int, *, seed: int) -> list[Pa
                 ),
                 tr("make the pack at least as long as cutoff_len"),
             )
-    by_length = sorted(range(len(rows)), key=lambda i: (-len(rows[i].input_ids), i))
+    return [made for _, made in pack_groups([(row,) for row in rows], capacity_tokens, seed=seed)]
+
+
+def pack_groups(
+    groups: Sequence[Sequence[Encoded]], capacity_tokens: int, *, seed: int
+) -> list[tuple[list[int], Pack]]:
+    """`pack` for documents that belong together, such as the two answers of a pair.
+
+    Returns:
+        (numbers of the groups, their documents in that order) of each pack. A group that is longer
+        than the capacity has a pack to itself.
+    """
+    lengths = [sum(len(row.input_ids) for row in group) for group in groups]
+    by_length = sorted(range(len(groups)), key=lambda i: (-lengths[i], i))
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (tokens left, bin), sorted
     for index in by_length:
-        length = len(rows[index].input_ids)
+        length = lengths[index]
         at = bisect_left(room, (length, -1))
         if at == len(room):
             bins.append([index])
@@ -77,7 +90,7 @@ def pack(rows: Sequence[Encoded], capacity_tokens: int, *, seed: int) -> list[Pa
             left = free - length
         insort(room, (left, number))
     random.Random(seed).shuffle(bins)
-    return [_join([rows[index] for index in members]) for members in bins]
+    return [(members, _join([row for i in members for row in groups[i]])) for members in bins]
 
 
 def _join(rows: list[Encoded]) -> Pack:

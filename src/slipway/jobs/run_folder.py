@@ -29,6 +29,7 @@ MADE = (
     "best",
     "checkpoints",
     "model",
+    "reference",
     "tensorboard",
     "recipe.yaml",
     SETTINGS,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slipway.datasets import Encoded, Pack, pack
+from slipway.datasets import Encoded, Pack, pack, pack_groups
 from slipway.training.attention import Layout, layout
 from slipway.training.loss import IGNORE, head_losses
 
@@ -22,6 +22,8 @@ class Batch:
         input_ids, positions: [1, tokens].
         rows: [labels], the positions whose hidden state predicts a label.
         targets: [labels], the labels.
+        documents: [labels], which document of the pack each belongs to.
+        ends: [documents], the position of each document's last token.
     """
 
     input_ids: Tensor
@@ -29,6 +31,8 @@ class Batch:
     where: Layout
     rows: Tensor
     targets: Tensor
+    documents: Tensor
+    ends: Tensor
 
     @property
     def tokens(self) -> int:
@@ -40,12 +44,16 @@ def to_batch(packed: Pack, device: torch.device) -> Batch:
     """Tensors of a pack. A label is predicted by the position before it."""
     labels = torch.tensor(packed.labels)
     at = (labels != IGNORE).nonzero()[:, 0]
+    lengths = torch.tensor(packed.doc_lengths)
+    document = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
     return Batch(
         input_ids=torch.tensor([packed.input_ids], device=device),
         positions=torch.tensor([packed.position_ids], device=device),
         where=layout(packed.doc_lengths, device),
         rows=(at - 1).to(device),
         targets=labels[at].to(device),
+        documents=document[at].to(device),
+        ends=(lengths.cumsum(0) - 1).to(device),
     )
 
 
@@ -57,15 +65,46 @@ def batches(
     return [(p, to_batch(p, device)) for p in pack(rows, capacity, seed=0)]
 
 
-def losses(model: Any, batch: Batch, factor: float = 1.0) -> Tensor:
-    """The loss of each label of a batch times `factor`: [labels], fp32."""
-    hidden = model.get_decoder()(
+def group_batches(
+    groups: Sequence[Sequence[Encoded]], pack_tokens: int, device: torch.device
+) -> list[tuple[list[int], Batch]]:
+    """As `batches`, with the documents of a group together: (groups of the batch, batch)."""
+    return [
+        (members, to_batch(packed, device))
+        for members, packed in pack_groups(groups, pack_tokens, seed=0)
+    ]
+
+
+def hidden_states(model: Any, batch: Batch) -> Tensor:
+    """What the output head gets at each position: [tokens, width]."""
+    states = model.get_decoder()(
         input_ids=batch.input_ids,
         position_ids=batch.positions,
         use_cache=False,
         slipway_layout=batch.where,
     ).last_hidden_state[0]
+    assert isinstance(states, Tensor)
+    return states
+
+
+def losses(model: Any, batch: Batch, factor: float = 1.0, *, even: bool = True) -> Tensor:
+    """The loss of each label of a batch times `factor`: [labels], fp32.
+
+    Args:
+        even: see `head_losses`.
+    """
+    rows = hidden_states(model, batch).index_select(0, batch.rows)
     head = model.get_output_embeddings()
-    return head_losses(
-        hidden.index_select(0, batch.rows), head.weight, head.bias, batch.targets, factor
-    )
+    return head_losses(rows, head.weight, head.bias, batch.targets, factor, even=even)
+
+
+def answer_logps(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Of each document: the sum of the log-probabilities of its labels, and their number.
+
+    Returns:
+        [documents] fp32 with gradient, [documents] int64.
+    """
+    each = losses(model, batch, -1.0, even=False)
+    documents = len(batch.ends)
+    sums = each.new_zeros(documents).index_add(0, batch.documents, each)
+    return sums, torch.bincount(batch.documents, minlength=documents)

@@ -59,9 +59,7 @@ def rows_loss(
                 if on_pack:
                     on_pack()
                 each = losses(model, batch).double().cpu()
-                document = torch.repeat_interleave(
-                    torch.arange(len(packed.doc_lengths)), torch.tensor(packed.doc_lengths)
-                )[batch.rows.cpu()]
+                document = batch.documents.cpu()
                 totals = torch.zeros(len(packed.doc_lengths), dtype=torch.float64)
                 totals.index_add_(0, document, each)
                 counts = torch.bincount(document, minlength=len(packed.doc_lengths))

@@ -26,6 +26,7 @@ from slipway.training.spec import Resolved, TrainSpec
 ADAPTER = "adapter"
 MODEL = "model"
 BEST_FOLDER = "best"
+REFERENCE = "reference"
 RECIPE = "recipe.yaml"
 SETTINGS = "settings.json"
 EVENTS = "events.jsonl"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from slipway.core.errors import (
     NotFoundError,
 )
 from slipway.core.events import EventLog
-from slipway.core.files import write_text
+from slipway.core.files import sha256_json, write_text
 from slipway.core.i18n import tr
 from slipway.core.manifest import (
     Manifest,
@@ -31,6 +33,7 @@ from slipway.training.folder import (
     EVENTS,
     MODEL,
     RECIPE,
+    REFERENCE,
     only_one,
     stop_flag,
     write_settings,
@@ -153,13 +156,15 @@ def _train(
     watched = observed(resolved, run_dir, events) if world.is_chief else nullcontext()
     with end_told(events, resolved, run_dir), watched:
         found = state.found
+        setting = _setting(run_dir, state.identity, stop, events, world)
         trainer = _make_trainer(
-            spec, base, run_dir, events, stop, None if found else started, world
+            spec, base, run_dir, events, stop, None if found else started, world, setting
         )
         for reason in state.damaged:
             events.emit("log", message=f"passed over a damaged checkpoint: {reason}")
         if found:
             folder, progress = found
+            trainer.prepare_objective(progress.plan.total_steps)  # while the weights are the base's
             checkpoint.restore(folder, trainer.tuned, trainer.optimizer, rank=world.rank)
             events.emit("state", state="resumed", step=progress.step)
         else:
@@ -195,6 +200,7 @@ def _make_trainer(
     stop: Callable[[], None],
     started: float | None,
     world: World,
+    setting: Any,
 ) -> Any:
     import torch
 
@@ -223,7 +229,7 @@ def _make_trainer(
     world.same(tuned.parameters)
     if world.size > 1:  # else all would drop the same units
         torch.manual_seed(spec.seed * world.size + world.rank)
-    objective = make_objective(spec, tuned, rows, part_of(spec, heldout, world))
+    objective = make_objective(spec, tuned, rows, part_of(spec, heldout, world), setting)
     at_eval = AtEval(
         spec,
         run_dir,
@@ -245,6 +251,25 @@ def _make_trainer(
         foreseen=foreseen,
         world=world,
     )
+
+
+def _setting(
+    run_dir: Path,
+    identity: dict[str, str],
+    stop: Callable[[], None],
+    events: EventLog,
+    world: World,
+) -> Any:
+    """What an objective knows of its run. Each process keeps what its own units need."""
+    from slipway.training.objectives import Setting
+
+    part = f"{sha256_json(identity)[:16]}/{world.rank}-of-{world.size}"
+    alone = stop if world.size == 1 else lambda: None  # several stop together, between steps
+    return Setting(run_dir / REFERENCE / part, alone, partial(_tell_reference, events))
+
+
+def _tell_reference(events: EventLog, done: int, total: int) -> None:
+    events.emit("log", message=f"reference: {done:,} of {total:,} rows", rows=done, total=total)
 
 
 def _tell_model(
@@ -328,4 +353,5 @@ def _finish(
     )
     checkpoint.remove_all(run_dir)
     remove_best(run_dir)
+    shutil.rmtree(run_dir / REFERENCE, ignore_errors=True)
     return manifest

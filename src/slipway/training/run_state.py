@@ -20,6 +20,7 @@ from slipway.training.folder import (
     EVENTS,
     MODEL,
     RECIPE,
+    REFERENCE,
     SETTINGS,
 )
 from slipway.training.spec import TrainSpec
@@ -89,6 +90,7 @@ def state_of(
 
 
 def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
+    from slipway.training.model import base_digest
     from slipway.training.token_sets import data_identity
 
     identity = {"base": base, "dataset": data_identity(spec.sources, spec.stage)}
@@ -96,6 +98,8 @@ def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
         identity["eval_dataset"] = data_identity(spec.eval_sources, spec.stage)
     if spec.adapter:
         identity["adapter"] = adapter_identity(Path(spec.adapter), base)
+    if spec.preference.ref_model:
+        identity["reference"] = base_digest(Path(spec.preference.ref_model))
     identity["recipe"] = "sha256:" + sha256_json(spec.model_dump(exclude=set(NEUTRAL)))
     return identity
 
@@ -131,7 +135,7 @@ def _other_run(run_dir: Path, there: dict[str, str], here: dict[str, str]) -> Co
 def _clear(run_dir: Path) -> None:
     """Remove what a run made, and nothing else that may lie in the folder."""
     (run_dir / "manifest.json").unlink(missing_ok=True)  # first: no half-removed finished run
-    for name in (ADAPTER, MODEL, "checkpoints", BEST_FOLDER, "tensorboard"):
+    for name in (ADAPTER, MODEL, "checkpoints", BEST_FOLDER, REFERENCE, "tensorboard"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     for name in (RECIPE, SETTINGS, EVENTS, CURVE):
         (run_dir / name).unlink(missing_ok=True)

@@ -149,14 +149,14 @@ class Trainer:
             self.lengths, spec.batch_tokens, spec.seed, epochs, limit, spec.batch_rows
         )
 
-    def _units(self, steps: int) -> list[int]:
-        """The units that so many steps learn from."""
+    def prepare_objective(self, steps: int) -> None:
+        """Let the objective know its units of so many steps, while the weights are the base's."""
         found: set[int] = set()
         for _, numbers in islice(self.rows_from(0), steps):
-            found.update(numbers)
+            found.update(self.world.part(numbers))
             if len(found) == len(self.lengths):
                 break
-        return sorted(found)
+        self.objective.prepare(sorted(found))
 
     def evaluate(self, step: int) -> float | None:
         """Eval loss on the held-out rows, told as an event; None without such rows."""
@@ -181,19 +181,23 @@ class Trainer:
             started: `time.perf_counter()` at the start of the run; the budget counts from there.
         """
         spec = self.spec
+        by_epochs = self._steps(spec.epochs, spec.max_steps)
+        eval_every = self._steps(1, None) if spec.eval_each_epoch else spec.eval_every
+        plan = make_plan(by_epochs, max_steps=spec.max_steps, eval_every=eval_every)
+        self.objective.prepare(())
+        start = time.perf_counter()
+        probed = min(_PROBE_STEPS + 1, plan.total_steps)
+        self.prepare_objective(plan.total_steps if spec.time_budget_s is None else probed)
+        prepare_s = (time.perf_counter() - start) / probed
         start = time.perf_counter()
         base_loss = self.evaluate(0)
         if self.at_eval:
             self.at_eval.samples(0)
         eval_s = time.perf_counter() - start
-        by_epochs = self._steps(spec.epochs, spec.max_steps)
-        eval_every = self._steps(1, None) if spec.eval_each_epoch else spec.eval_every
-        plan = make_plan(by_epochs, max_steps=spec.max_steps, eval_every=eval_every)
-        self.objective.prepare(self._units(plan.total_steps))
         progress = Progress(0, plan, identity, base_eval_loss=base_loss, eval_loss=base_loss)
         if spec.time_budget_s is not None:
             speed = self.measure()
-            step_s = sum(self.lengths) / self._steps(1, None) / speed
+            step_s = sum(self.lengths) / self._steps(1, None) / speed + prepare_s
             start = time.perf_counter()
             if self._write(progress):
                 checkpoint.remove_all(self.run_dir)
@@ -209,6 +213,8 @@ class Trainer:
                 tokens_per_s=round(speed, 1),
             )
         plan = self.world.share(plan)
+        if spec.time_budget_s is not None:
+            self.prepare_objective(plan.total_steps)
         self.events.emit(
             "log",
             message=(

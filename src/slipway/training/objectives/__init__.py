@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from slipway.datasets import Encoded
 from slipway.training.methods import Tuned
-from slipway.training.objectives.base import EvalResult, Objective, StepSums
+from slipway.training.objectives.base import EvalResult, Objective, Setting, StepSums
 from slipway.training.objectives.next_token import NextToken
 from slipway.training.spec import TrainSpec
 
-__all__ = ["EvalResult", "Objective", "StepSums", "make_objective"]
+__all__ = ["EvalResult", "Objective", "Setting", "StepSums", "make_objective"]
 
 
 def make_objective(
-    spec: TrainSpec, tuned: Tuned, rows: Sequence[Encoded], heldout: Sequence[Encoded]
+    spec: TrainSpec,
+    tuned: Tuned,
+    rows: Sequence[Encoded],
+    heldout: Sequence[Encoded],
+    setting: Setting | None = None,
 ) -> Objective:
-    """The objective of a recipe's stage over encoded rows."""
-    return NextToken(tuned, rows, heldout, spec.pack_tokens)
+    """The objective of a recipe's stage over encoded rows.
+
+    Args:
+        setting: the run around it; default: none, and nothing is kept.
+    """
+    setting = setting or Setting()
+    match spec.stage:
+        case "dpo":
+            from slipway.training.objectives.make import preference
+
+            return preference(spec, tuned, rows, heldout, setting)
+        case _:
+            return NextToken(tuned, rows, heldout, spec.pack_tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -38,6 +39,21 @@ class EvalResult:
     weight: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The run that an objective is part of.
+
+    Attributes:
+        folder: for what the run must know again after a resume; None: nothing is kept.
+        stop: called often while something is prepared; may raise.
+        tell: gets (rows done, rows to do) while something is prepared.
+    """
+
+    folder: Path | None = None
+    stop: Callable[[], None] = lambda: None
+    tell: Callable[[int, int], None] = lambda done, total: None
+
+
 class Objective(Protocol):
     """One stage's loss over one run's data.
 
@@ -53,7 +69,10 @@ class Objective(Protocol):
         """Whether there is something to measure an eval loss on."""
 
     def prepare(self, numbers: Iterable[int]) -> None:
-        """What must be known before the first step, of the units that will be trained on."""
+        """What must be known before the first step of the held-out units and of these.
+
+        The weights are those from before training.
+        """
 
     def gradients(self, numbers: Sequence[int], stop: Callable[[], None]) -> StepSums:
         """Add the gradient of a step's mean loss over these units to the trained weights.

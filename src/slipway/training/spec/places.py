@@ -38,7 +38,7 @@ def resolve_places(spec: TrainSpec, places_of: dict[str, Sequence[Path]]) -> Tra
             found[key] = str(_locate(key, value, _in(value, places_of[key]), hint))
     if spec.preference.ref_model:
         key = "preference.ref_model"
-        path = _model(key, spec.preference.ref_model, places_of[key])
+        path = _model(key, spec.preference.ref_model, places_of[key], runs=True)
         found["preference"] = spec.preference.model_copy(update={"ref_model": str(path)})
     if spec.rl.reward_model:
         key = "rl.reward_model"
@@ -59,8 +59,10 @@ def _in(value: str, places: Sequence[Path]) -> list[Path]:
     return [given] if given.is_absolute() else [place / given for place in places]
 
 
-def _model(key: str, value: str, places: Sequence[Path]) -> Path:
+def _model(key: str, value: str, places: Sequence[Path], *, runs: bool = False) -> Path:
     candidates = _in(value, places)
+    if runs and len(Path(value).parts) == 1:
+        candidates.append(Home.current().runs / value)
     hub = bool(_HUB_ID.fullmatch(value.removeprefix("hf://").removeprefix("ms://")))
     if hub or len(Path(value).parts) == 1:
         candidates.append(pulled_base(value))

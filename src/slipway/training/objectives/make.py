@@ -1,0 +1,50 @@
+"""Objectives that need more than their rows: a reference model, a folder to keep numbers in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slipway.datasets import Encoded
+from slipway.training.methods import Tuned
+from slipway.training.objectives.base import Setting
+from slipway.training.objectives.preference import Preference
+from slipway.training.objectives.reference import Before, Other, ReferenceModel
+from slipway.training.spec import TrainSpec
+
+
+def preference(
+    spec: TrainSpec,
+    tuned: Tuned,
+    rows: Sequence[Encoded],
+    heldout: Sequence[Encoded],
+    setting: Setting,
+) -> Preference:
+    """Stage dpo."""
+    return Preference(
+        tuned,
+        rows,
+        heldout,
+        spec.preference,
+        spec.pack_tokens,
+        model=reference_model(spec, tuned),
+        folder=setting.folder,
+        stop=setting.stop,
+        tell=setting.tell,
+    )
+
+
+def reference_model(spec: TrainSpec, tuned: Tuned) -> ReferenceModel:
+    """The reference of a recipe: another model, or the one before training."""
+    path = spec.preference.ref_model
+    if path is None:
+        return Before(tuned)
+    device = next(tuned.model.parameters()).device
+
+    def load() -> object:
+        from slipway.training.model import pick_dtype
+        from slipway.training.objectives.other_model import load_other
+
+        return load_other(Path(path), Path(spec.model), pick_dtype(spec.dtype, device), device)
+
+    return Other(load)
