@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from slipway.cli import output
 from slipway.cli.fetch_line import fetch_shown
 from slipway.cli.masked import masked
-from slipway.core.i18n import tr
+from slipway.core.i18n import Text, tr
 
 if TYPE_CHECKING:
     from slipway.training import Resolved
@@ -49,6 +49,8 @@ def _data(data: DataReport) -> None:
             dropped=data.dropped,
         )
     )
+    if data.pairs is not None:
+        print(tr("pairs: {pairs}, each of a chosen and a rejected answer", pairs=data.pairs))
     for reason in data.reasons:
         print(f"  {reason}")
     print(
@@ -70,8 +72,22 @@ def _data(data: DataReport) -> None:
 def _preview(data: DataReport) -> None:
     for number, row in enumerate(data.preview, 1):
         print()
-        print(tr("document {number} (⟦learned⟧):", number=number))
+        print(_caption(data, number))
         print(masked(row))
+
+
+def _caption(data: DataReport, number: int) -> Text:
+    """What a document of the preview is; `number` counts from 1."""
+    if data.pairs is not None:
+        pair = (number + 1) // 2
+        if number % 2:
+            return tr("pair {number}, chosen (⟦judged⟧):", number=pair)
+        return tr("pair {number}, rejected (⟦judged⟧):", number=pair)
+    if data.good:
+        if data.good[number - 1]:
+            return tr("answer {number}, good (⟦judged⟧):", number=number)
+        return tr("answer {number}, bad (⟦judged⟧):", number=number)
+    return tr("document {number} (⟦learned⟧):", number=number)
 
 
 def _estimate(found: Estimate) -> None:
@@ -92,13 +108,14 @@ def _estimate(found: Estimate) -> None:
     print(
         tr(
             "time: {total} for {steps} steps of {tokens:.0f} tokens at {speed:.0f} tokens/s "
-            "(before them {loading}, evals {evals}, saving {saves})",
+            "(before them {loading}, evals {evals}, reference {reference}, saving {saves})",
             total=output.duration(seconds.total),
             steps=found.work.steps,
             tokens=found.work.step_tokens,
             speed=found.tokens_per_s,
             loading=output.duration(seconds.preparing + seconds.loading),
             evals=output.duration(seconds.evals),
+            reference=output.duration(seconds.reference),
             saves=output.duration(seconds.saves),
         )
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.datasets.model import SampleKind
 from slipway.datasets.preview import Piece, pieces
 from slipway.training.obeyed import require_obeyed
 from slipway.training.spec import Resolved
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from slipway.training.estimate import Estimate
 
 PREVIEWED = 3
+PAIRS_PREVIEWED = 2
 _BUCKETS = 8
 
 
@@ -30,13 +32,16 @@ class DataReport:
     """What the rows are, as the run will see them.
 
     Attributes:
+        kind: what the rows teach; of `preference` documents alternate chosen and rejected.
         documents: what is trained on; a row may give several.
         skipped: rows that broke the rules; `reasons` are the first.
         truncated, dropped: rows that lost tokens, or all that was to learn, to the cut-off.
         histogram: (longest tokens of the bucket, documents in it), in order.
         label_tokens: tokens that are learned, of `tokens`.
+        preview: the first documents; `good` says of each answer of a `feedback` set what it is.
     """
 
+    kind: SampleKind
     documents: int
     heldout: int
     skipped: int
@@ -50,11 +55,19 @@ class DataReport:
     longest: int
     histogram: tuple[tuple[int, int], ...]
     preview: tuple[tuple[Piece, ...], ...]
+    good: tuple[bool, ...] = ()
+
+    @property
+    def pairs(self) -> int | None:
+        """Pairs of a `preference` set."""
+        return self.documents // 2 if self.kind == "preference" else None
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
+            "kind": self.kind,
             "documents": self.documents,
+            "pairs": self.pairs,
             "heldout_documents": self.heldout,
             "skipped_rows": self.skipped,
             "reasons": list(self.reasons),
@@ -143,7 +156,9 @@ def _available(device: Any, process: int) -> int:
 def report(rows: TokenSet, heldout: TokenSet | None, tokenizer: Any, cutoff: int) -> DataReport:
     """What a token set holds."""
     lengths = sorted(int(n) for n in rows.lengths)
+    shown = range(min(2 * PAIRS_PREVIEWED if rows.kind == "preference" else PREVIEWED, len(rows)))
     return DataReport(
+        kind=rows.kind,
         documents=len(rows),
         heldout=len(heldout) if heldout is not None else 0,
         skipped=int(rows.skipped.get("count", 0)) + rows.refused,
@@ -156,10 +171,8 @@ def report(rows: TokenSet, heldout: TokenSet | None, tokenizer: Any, cutoff: int
         median=lengths[len(lengths) // 2] if lengths else 0,
         longest=lengths[-1] if lengths else 0,
         histogram=histogram(lengths, cutoff),
-        preview=tuple(
-            pieces(rows[i].input_ids, rows[i].labels, tokenizer)
-            for i in range(min(PREVIEWED, len(rows)))
-        ),
+        preview=tuple(pieces(rows[i].input_ids, rows[i].labels, tokenizer) for i in shown),
+        good=tuple(bool(rows.desirable[i]) for i in shown) if rows.desirable is not None else (),
     )
 
 

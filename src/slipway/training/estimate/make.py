@@ -199,9 +199,11 @@ def _within_budget(
     budget = spec.time_budget_s
     if budget is None or seconds.total <= budget or not work.steps:
         return work, seconds
-    left = budget - (seconds.total - seconds.steps)
-    steps = max(LEAST_STEPS, math.floor(left / (seconds.steps / work.steps)))
-    work = replace(work, steps=min(steps, work.steps))
+    stepping = seconds.steps + seconds.reference
+    left = budget - (seconds.total - stepping)
+    steps = min(work.steps, max(LEAST_STEPS, math.floor(left / (stepping / work.steps))))
+    part = steps / work.steps
+    work = replace(work, steps=steps, forward_tokens=work.forward_tokens * part)
     return work, _seconds(cost, rows, work, base, trained, started)
 
 
@@ -217,5 +219,6 @@ def _seconds(
         loading=_START_S + stored / _READ_BYTES_S,
         steps=work.steps * per_step,
         evals=work.evals * work.eval_tokens * cost.eval_s / tokens,
+        reference=work.forward_tokens * cost.eval_s / tokens,
         saves=_FINISH_S + work.saves * (0.05 + 12 * trained / _SAVE_BYTES_S),
     )

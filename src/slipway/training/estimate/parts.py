@@ -19,6 +19,8 @@ class Work:
         saves: checkpoints.
         probe: row numbers of one pack as large as any of the first steps.
         typical: row numbers of packs as they usually are, to be timed.
+        forward_tokens: tokens that go through a model without gradient, evals apart: what a
+            reference is asked, once for each row.
     """
 
     steps: int
@@ -28,6 +30,7 @@ class Work:
     saves: int
     probe: Sequence[int]
     typical: Sequence[int]
+    forward_tokens: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Seconds:
 
     Attributes:
         preparing: what had passed when the estimate was made, the estimate itself included.
+        reference: what a reference model is asked.
     """
 
     preparing: float
@@ -77,11 +81,12 @@ class Seconds:
     steps: float
     evals: float
     saves: float
+    reference: float = 0.0
 
     @property
     def total(self) -> float:
         """All parts together."""
-        return self.preparing + self.loading + self.steps + self.evals + self.saves
+        return float(sum(asdict(self).values()))
 
     def as_json(self) -> dict[str, float]:
         """Part -> seconds, with `total`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from slipway.training.estimate.parts import Work
+from slipway.training.objectives.units import forward_tokens, rows_of, unit_lengths
 from slipway.training.plan import make_plan, step_rows, steps_in_epochs
 from slipway.training.spec import TrainSpec
 
@@ -20,6 +21,7 @@ def plan_work(spec: TrainSpec, lengths: Sequence[int], heldout: Sequence[int]) -
     Args:
         lengths, heldout: tokens of each training and held-out row.
     """
+    rows, lengths = lengths, unit_lengths(spec.stage, lengths)
     cut = (lengths, spec.batch_tokens, spec.seed)
     steps = steps_in_epochs(*cut, spec.epochs, spec.max_steps, spec.batch_rows)
     eval_every = spec.eval_every
@@ -35,16 +37,21 @@ def plan_work(spec: TrainSpec, lengths: Sequence[int], heldout: Sequence[int]) -
             break
     packs.sort(key=lambda pack: sum(lengths[i] for i in pack))
     middle = max(0, len(packs) // 2 - _TYPICAL_PACKS // 2)
-    typical = [i for pack in packs[middle : middle + _TYPICAL_PACKS] for i in pack]
+    typical = rows_of(
+        spec.stage, (i for pack in packs[middle : middle + _TYPICAL_PACKS] for i in pack)
+    )
     evals = 1 + plan.total_steps // plan.eval_every + (plan.total_steps % plan.eval_every > 0)
+    step_tokens = statistics.fmean(sizes)
+    learned = plan.total_steps * step_tokens
     return Work(
         steps=plan.total_steps,
-        step_tokens=statistics.fmean(sizes),
+        step_tokens=step_tokens,
         eval_tokens=sum(heldout),
         evals=evals if heldout else 0,
         saves=1 + (plan.total_steps // spec.save_every_steps if spec.save_every_steps else 0),
-        probe=packs[-1],
+        probe=rows_of(spec.stage, packs[-1]),
         typical=typical,
+        forward_tokens=forward_tokens(spec, learned, sum(rows), sum(heldout)),
     )
 
 

@@ -10,6 +10,7 @@ from slipway.training.methods import Tuned
 from slipway.training.objectives.base import Setting
 from slipway.training.objectives.preference import Preference
 from slipway.training.objectives.reference import Before, Other, ReferenceModel
+from slipway.training.objectives.units import has_reference
 from slipway.training.spec import TrainSpec
 
 
@@ -27,7 +28,7 @@ def preference(
         heldout,
         spec.preference,
         spec.pack_tokens,
-        model=reference_model(spec, tuned),
+        model=reference_model(spec, tuned) if has_reference(spec) else None,
         folder=setting.folder,
         stop=setting.stop,
         tell=setting.tell,

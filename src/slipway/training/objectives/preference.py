@@ -12,8 +12,9 @@ from slipway.datasets import Encoded, lengths_of
 from slipway.training.batch import answer_logps, group_batches
 from slipway.training.methods import Tuned
 from slipway.training.objectives.base import EvalResult, StepSums
-from slipway.training.objectives.preference_losses import REFERENCE_FREE, Judged, judge
+from slipway.training.objectives.preference_losses import Judged, judge
 from slipway.training.objectives.reference import Reference, ReferenceModel
+from slipway.training.objectives.units import rows_of, unit_lengths
 from slipway.training.spec import PreferenceSpec
 
 _AT_ONCE = 128  # pairs of an eval that are read and packed together
@@ -27,7 +28,7 @@ class Preference:
 
     Args:
         rows, heldout: row 2i is the chosen answer of pair i, row 2i + 1 the rejected one.
-        model: the reference; a loss without one does not ask it.
+        model: the reference; None for a loss without one.
         folder: where the reference's answers are kept; None: in memory.
         tell: gets (rows done, rows to do) while the reference is asked for long.
     """
@@ -48,11 +49,10 @@ class Preference:
         self._tuned, self._rows, self._heldout, self._spec = tuned, rows, heldout, spec
         self._pack_tokens, self._stop = pack_tokens, stop
         self._device = next(tuned.model.parameters()).device
-        row_lengths = lengths_of(rows)
-        self.lengths = [a + b for a, b in zip(row_lengths[::2], row_lengths[1::2], strict=True)]
+        self.lengths = unit_lengths("dpo", lengths_of(rows))
         self.has_heldout = bool(len(heldout))
         self._reference: dict[str, Reference] = {}
-        if model is not None and spec.loss not in REFERENCE_FREE:
+        if model is not None:
             for name, some in (("train", rows), ("heldout", heldout)):
                 path = folder / f"{name}.f64" if folder else None
                 self._reference[name] = Reference(
@@ -61,7 +61,7 @@ class Preference:
 
     def prepare(self, numbers: Iterable[int]) -> None:
         """Ask a reference that is not at hand later on."""
-        wanted = {"train": _rows_of(list(numbers)), "heldout": range(len(self._heldout))}
+        wanted = {"train": rows_of("dpo", numbers), "heldout": range(len(self._heldout))}
         missing = {
             name: found
             for name, reference in self._reference.items()
@@ -117,7 +117,7 @@ class Preference:
     def _of(self, name: str, pairs: Sequence[int], stop: Callable[[], None]) -> Tensor | None:
         """[pairs, 2], or None without a reference."""
         reference = self._reference.get(name)
-        return None if reference is None else reference.of(_rows_of(pairs), stop).view(-1, 2)
+        return None if reference is None else reference.of(rows_of("dpo", pairs), stop).view(-1, 2)
 
     def _judge(
         self, logps: Tensor, counts: Tensor, reference: Tensor | None, members: list[int]
@@ -126,10 +126,6 @@ class Preference:
         if reference is not None:
             held = reference[members].to(logps.device, logps.dtype)
         return judge(logps.view(-1, 2), counts.view(-1, 2), held, self._spec)
-
-
-def _rows_of(pairs: Sequence[int]) -> list[int]:
-    return [row for pair in pairs for row in (2 * pair, 2 * pair + 1)]
 
 
 class _Tally:

@@ -23,7 +23,6 @@ from torch.nn.functional import logsigmoid
 
 from slipway.training.spec import PreferenceSpec
 
-REFERENCE_FREE = frozenset({"orpo", "simpo"})
 _SURE = -1e-6  # a mean log-probability nearer to zero has no finite odds
 
 
@@ -51,7 +50,7 @@ def judge(logps: Tensor, tokens: Tensor, reference: Tensor | None, spec: Prefere
     """
     means = logps / tokens
     beta = spec.beta
-    if spec.loss in REFERENCE_FREE or reference is None:
+    if reference is None:
         rewards = beta * means
         if spec.loss == "orpo":
             ratio = _odds(means[:, 0]) - _odds(means[:, 1])
