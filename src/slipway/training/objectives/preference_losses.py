@@ -23,6 +23,7 @@ from torch.nn.functional import logsigmoid
 
 from slipway.training.spec import PreferenceSpec
 
+REFERENCE_FREE = frozenset({"orpo", "simpo"})
 _SURE = -1e-6  # a mean log-probability nearer to zero has no finite odds
 
 
@@ -50,7 +51,7 @@ def judge(logps: Tensor, tokens: Tensor, reference: Tensor | None, spec: Prefere
     """
     means = logps / tokens
     beta = spec.beta
-    if reference is None:
+    if spec.loss in REFERENCE_FREE:
         rewards = beta * means
         if spec.loss == "orpo":
             ratio = _odds(means[:, 0]) - _odds(means[:, 1])
@@ -58,6 +59,7 @@ def judge(logps: Tensor, tokens: Tensor, reference: Tensor | None, spec: Prefere
         else:
             loss = -logsigmoid(rewards[:, 0] - rewards[:, 1] - spec.simpo_gamma)
     else:
+        assert reference is not None
         above = logps - reference
         rewards = beta * above
         margin = rewards[:, 0] - rewards[:, 1]
