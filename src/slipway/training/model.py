@@ -15,6 +15,7 @@ from slipway.core.manifest import describe_files, files_digest, read_manifest
 from slipway.datasets import Encoded, lengths_of
 from slipway.training import attention
 from slipway.training.batch import batches, losses
+from slipway.training.fused import fuse
 from slipway.training.memory import bound_kernel_caches
 
 # the files that make up a model folder's identity when it has no manifest
@@ -94,6 +95,7 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
         if bars:
             logging.enable_progress_bar()
     model.requires_grad_(False)
+    fuse(model, device)
     return model.to(device).eval()
 
 
