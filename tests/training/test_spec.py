@@ -154,6 +154,7 @@ def test_equal_recipes_share_a_run_name_and_others_do_not(recipe: Path) -> None:
     assert first.startswith("recipe-")
     assert load_recipe(recipe).run_name == first
     assert load_recipe(recipe, ["seed=1"]).run_name != first
+    assert load_recipe(recipe, ["tags=[night]", "pack_tokens=64"]).run_name == first
 
 
 @pytest.mark.parametrize("name", ["support-en", "kefu-zh"])

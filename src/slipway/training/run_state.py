@@ -24,23 +24,10 @@ from slipway.training.folder import (
     SETTINGS,
 )
 from slipway.training.spec import TrainSpec
+from slipway.training.spec.keys import COSMETIC
 
-# keys that change neither the plan nor, but for rounding, the weights
-NEUTRAL = frozenset(
-    [
-        "label",
-        "tags",
-        "report_to",
-        "sample_prompts",
-        "save_every_s",
-        "save_every_steps",
-        "model",
-        "adapter",
-        "data",
-        "eval_data",
-        "pack_tokens",
-    ]
-)
+# keys that leave a run the same run: cosmetic ones, and places, which are known by their content
+NEUTRAL = COSMETIC | {"model", "adapter", "data", "eval_data"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,21 @@ Optimizer = Literal["adamw", "adamw_8bit", "adafactor", "sgd", "galore", "apollo
 Mix = Literal["concat", "interleave_under", "interleave_over", "interleave_once"]
 
 
+# keys that change neither the plan nor, but for rounding, the weights
+COSMETIC = frozenset(
+    {
+        "label",
+        "tags",
+        "report_to",
+        "sample_prompts",
+        "save_every_s",
+        "save_every_steps",
+        "keep_checkpoints",
+        "pack_tokens",
+    }
+)
+
+
 class _Keys(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -12,7 +12,7 @@ from slipway.core.errors import UsageError, unknown_key
 from slipway.core.files import sha256_json
 from slipway.core.i18n import Text, tr
 from slipway.core.manifest import Origin, Setting, flatten
-from slipway.training.spec.keys import TrainSpec
+from slipway.training.spec.keys import COSMETIC, TrainSpec
 from slipway.training.spec.places import resolve_places
 from slipway.training.spec.source_text import SourceText, parse_value, read_source
 from slipway.training.spec.unused import unused_notes
@@ -57,10 +57,13 @@ class Resolved:
 
     @property
     def run_name(self) -> str:
-        """A folder name for the run; equal recipes and overrides share it, so they resume."""
+        """A folder name for the run; equal recipes and overrides share it, so they resume.
+
+        Keys that do not change the result, such as `tags`, do not change the name.
+        """
         stem = self.spec.label or (self.path.stem if self.path else "run")
         readable = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "run"
-        return f"{readable}-{sha256_json(self.spec.model_dump(exclude={'label'}))[:8]}"
+        return f"{readable}-{sha256_json(self.spec.model_dump(exclude=set(COSMETIC)))[:8]}"
 
     def settings(self) -> dict[str, Setting]:
         """Every key with its value and origin, for a manifest."""
