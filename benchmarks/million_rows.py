@@ -16,6 +16,7 @@ by turn in batches of 1000, two processes, and its own cache; in an environment 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -137,20 +138,48 @@ def run_stage(python: str, stage: str, *paths: Path) -> dict[str, Any]:
 
 
 def run_check(file: Path) -> dict[str, Any]:
-    """`slipway data check` on the file; its memory is that of its process."""
-    code = (
-        "import resource, subprocess, sys\n"
-        "done = subprocess.run([sys.executable, '-m', 'slipway.cli', 'data', 'check', *sys.argv[1:]"
-        "], stdout=subprocess.DEVNULL)\n"
-        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
-    )
+    """`slipway data check` on the file; its memory is that of its process and its workers."""
+    command = [sys.executable, "-m", "slipway.cli", "data", "check", str(file), "--json"]
     began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    status, kib = done.stdout.split()[-2:]
-    seconds = time.perf_counter() - began
-    return {"exit_code": int(status), "gib": int(kib) / 2**20, "seconds": seconds}
+    with tempfile.TemporaryFile() as out:
+        checking = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+        peak = watch(checking)
+        seconds = time.perf_counter() - began
+        out.seek(0)
+        report = json.load(out)
+    return {
+        "exit_code": checking.returncode,
+        "gib": peak / 2**30,
+        "seconds": seconds,
+        "rows": sum(report["rows"].values()),
+        "near_duplicates": report["near_duplicate_count"],
+        "same": report["error_codes"].get("duplicate_row", 0),
+        "mean_quality": report["splits"]["train"]["quality"]["mean"],
+    }
+
+
+def watch(process: subprocess.Popen[bytes]) -> int:
+    """Peak bytes of a process and its children together (shared pages counted once)."""
+    import psutil
+
+    peak, known = 0, psutil.Process(process.pid)
+    while process.poll() is None:
+        total = 0
+        for one in (known, *children_of(known)):
+            with contextlib.suppress(psutil.Error):
+                total += one.memory_full_info().pss
+        peak = max(peak, total)
+        time.sleep(0.25)
+    return peak
+
+
+def children_of(process: Any) -> list[Any]:
+    import psutil
+
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:
+        return []
 
 
 def peer_python(folder: Path) -> str | None:
@@ -185,10 +214,11 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
 
     if arguments.check:
         keep("check", run_check(file))
-    for name in ("first start", "second start"):
+    for name in ("first start", "second start") if arguments.starts else ():
         keep(name, run_stage(sys.executable, "start", file, model, folder / "tokens"))
-    python = peer_python(arguments.peer_env) if arguments.peer else None
-    if arguments.peer and python is None:
+    wanted = arguments.peer and arguments.starts
+    python = peer_python(arguments.peer_env) if wanted else None
+    if wanted and python is None:
         print("peer: `datasets` cannot be installed here, so there is no comparison")
     if python:
         for name in ("peer, first", "peer, second"):
@@ -197,32 +227,40 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
 
 
 def report(found: dict[str, dict[str, Any]], rows: int) -> dict[str, float]:
+    values: dict[str, float] = {"rows": rows}
     ours = [row for name, row in found.items() if not name.startswith("peer")]
-    peak = max(row["gib"] for row in ours)
-    second = found["second start"]["seconds"]
-    values = {
-        "rows": rows,
-        "ratio_peak_rss": round(peak / GOAL_RSS_GIB, 3),
-        "ratio_second_start_s": round(second / GOAL_SECOND_S, 3),
-        "first_start_s": round(found["first start"]["seconds"], 1),
-        "second_start_s": round(second, 2),
-        "peak_gib": round(peak, 3),
-    }
-    if "check" in found:
-        values["check_s"] = round(found["check"]["seconds"], 1)
+    peak = max((row["gib"] for row in ours), default=0.0)
+    values["peak_gib"] = round(peak, 3)
+    values["ratio_peak_rss"] = round(peak / GOAL_RSS_GIB, 3)
     print(f"peak {peak:.2f} GiB, goal {GOAL_RSS_GIB}: ratio {values['ratio_peak_rss']}")
-    print(f"second start {second:.1f} s, goal {GOAL_SECOND_S}: {values['ratio_second_start_s']}")
-    if "peer, first" in found:
-        first, again = found["peer, first"], found["peer, second"]
-        values["ratio_first_start_to_peer"] = round(
-            found["first start"]["seconds"] / first["seconds"], 3
-        )
-        values["ratio_second_start_to_peer"] = round(second / again["seconds"], 3)
+    if "check" in found:
+        check = found["check"]
+        values["check_s"] = round(check["seconds"], 1)
+        values["check_gib"] = round(check["gib"], 3)
+        print(f"check: {check['near_duplicates']} pairs nearly the same, {check['same']} the same")
+    if "second start" in found:
+        second = found["second start"]["seconds"]
+        values["first_start_s"] = round(found["first start"]["seconds"], 1)
+        values["second_start_s"] = round(second, 2)
+        values["ratio_second_start_s"] = round(second / GOAL_SECOND_S, 3)
         print(
-            f"against the peer: first start {values['ratio_first_start_to_peer']}, "
-            f"second {values['ratio_second_start_to_peer']} of its time"
+            f"second start {second:.1f} s, goal {GOAL_SECOND_S}: {values['ratio_second_start_s']}"
         )
+        values |= against_peer(found)
     return values
+
+
+def against_peer(found: dict[str, dict[str, Any]]) -> dict[str, float]:
+    if "peer, first" not in found:
+        return {}
+    ratios = {
+        f"ratio_{name.replace(' ', '_')}_to_peer": round(
+            found[name]["seconds"] / found[f"peer, {name.split()[0]}"]["seconds"], 3
+        )
+        for name in ("first start", "second start")
+    }
+    print(f"against the peer, of its time: {ratios}")
+    return ratios
 
 
 def main() -> int:
@@ -231,6 +269,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, help="folder of a model; default: the starter")
     parser.add_argument("--no-peer", dest="peer", action="store_false")
     parser.add_argument("--no-check", dest="check", action="store_false")
+    parser.add_argument("--no-starts", dest="starts", action="store_false")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--stage", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -245,7 +284,7 @@ def main() -> int:
     home = Home.current()
     arguments.model = arguments.model or home.bases / "starter"
     arguments.peer_env = home.cache / "benchmarks" / "datasets"
-    if not arguments.model.is_dir():
+    if arguments.starts and not arguments.model.is_dir():
         raise SystemExit("get a model first: slipway pull starter")
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
         values = report(measure(arguments, Path(folder)), arguments.rows)

@@ -6,7 +6,7 @@ Duplicates, leaks and the cut-off are known only when all rows are; `scan` adds 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -37,7 +37,7 @@ class Assessed:
     """
 
     bits: int = 0
-    personal: Counter[PersonalKind] = field(default_factory=Counter)
+    personal: dict[PersonalKind, int] = field(default_factory=dict)
     language: int = 0
     chars: int = 0
     units: int = 0
@@ -71,7 +71,8 @@ def assess(sample: Sample) -> Assessed:
     found.units = len(found.whole)
     scripts = scripts_of(found.whole)
     found.language = LANGUAGES.index(language_of(scripts))
-    found.personal = Counter(kinds_in([text for _, text, _ in turns]))
+    for kind in kinds_in([text for _, text, _ in turns]):
+        found.personal[kind] = found.personal.get(kind, 0) + 1
     reasons = set(_of_texts(said))
     if found.personal:
         reasons.add(Reason.PERSONAL)
@@ -80,7 +81,7 @@ def assess(sample: Sample) -> Assessed:
             reasons.add(Reason.REPETITION)
     else:
         found.answer_units = sum(len(units) for role, _, units in said if role == "assistant")
-        reasons |= _of_conversation(sample, turns, said)
+        reasons |= _of_conversation(sample, turns, said, one_script=len(scripts) < 2)
     found.bits = sum(BIT[reason] for reason in reasons)
     return found
 
@@ -91,7 +92,9 @@ def _of_texts(said: Sequence[Turn]) -> set[Reason]:
     return set()
 
 
-def _of_conversation(sample: Sample, turns: Sequence[Turn], said: Sequence[Turn]) -> set[Reason]:
+def _of_conversation(
+    sample: Sample, turns: Sequence[Turn], said: Sequence[Turn], *, one_script: bool
+) -> set[Reason]:
     reasons: set[Reason] = set()
     if sample.chosen and sample.rejected:
         better, worse = said[-2][2], said[-1][2]
@@ -110,7 +113,10 @@ def _of_conversation(sample: Sample, turns: Sequence[Turn], said: Sequence[Turn]
         elif role == "assistant" and (units or not called):
             reasons |= _of_answer(text, units, question)
     if not called and said and said[-1][0] == "assistant":
-        reasons |= _of_last(said[-1], question, turns)
+        reasons |= _of_last(said[-1], question)
+        system = turns[0][1] if turns[0][0] == "system" else ""
+        if not one_script and _unasked_language(said[-1][2], question, system):
+            reasons.add(Reason.LANGUAGE)
     return reasons
 
 
@@ -131,7 +137,7 @@ def _of_answer(text: str, units: Sequence[str], question: Turn) -> set[Reason]:
     return {reason for reason, true in tests.items() if true}
 
 
-def _of_last(answer: Turn, question: Turn, turns: Sequence[Turn]) -> set[Reason]:
+def _of_last(answer: Turn, question: Turn) -> set[Reason]:
     reasons: set[Reason] = set()
     asked, units = question[2], answer[2]
     if len(units) == 1 and len(asked) >= 6:
@@ -140,13 +146,15 @@ def _of_last(answer: Turn, question: Turn, turns: Sequence[Turn]) -> set[Reason]
         reasons.add(Reason.UNFINISHED)
     if len(asked) >= 5 and list(units[: len(asked)]) == list(asked):
         reasons.add(Reason.ECHO)
-    if len(asked) >= 6 and len(units) >= 6:
-        system = turns[0][1] if turns[0][0] == "system" else ""
-        if _other_language(asked, units) and not answers.asks_for_another_language(
-            f"{system}\n{question[1]}"
-        ):
-            reasons.add(Reason.LANGUAGE)
     return reasons
+
+
+def _unasked_language(units: Sequence[str], question: Turn, system: str) -> bool:
+    """The answer is in another language than the question, which does not ask for it."""
+    asked = question[2]
+    if len(asked) < 6 or len(units) < 6 or not _other_language(asked, units):
+        return False
+    return not answers.asks_for_another_language(f"{system}\n{question[1]}")
 
 
 def _other_language(asked: Sequence[str], answered: Sequence[str]) -> bool:
@@ -176,9 +184,9 @@ def _alike(left: Sequence[str], right: Sequence[str]) -> bool:
     return len(one & other) >= _ALIKE * len(one | other)
 
 
-def personal_bits(counts: Counter[PersonalKind]) -> int:
+def personal_bits(kinds: Collection[PersonalKind]) -> int:
     """The kinds as bits, in the order of `KINDS`."""
-    return sum(1 << number for number, kind in enumerate(KINDS) if counts[kind])
+    return sum(1 << number for number, kind in enumerate(KINDS) if kind in kinds) if kinds else 0
 
 
 def personal_of(bits: int) -> list[PersonalKind]:

@@ -86,7 +86,8 @@ class Looker:
         firsts = [n == 0 for count in counts for n in range(count)]
         personal: Counter[PersonalKind] = Counter()
         for row in rows:
-            personal += row.personal
+            if row.personal:
+                personal.update(row.personal)
         return Batch(
             numbers.reshape(len(rows), COLUMNS),
             self._sketch([row.whole for row in rows]),

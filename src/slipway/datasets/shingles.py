@@ -116,7 +116,9 @@ class Shingler:
         following[last] = 0
         pairs = _mix(np, units * np.uint64(0x9E3779B97F4A7C15) + following)
         kept = ~last | alone
-        keys = np.unique((owner[kept] << np.uint64(32)) | (pairs[kept] >> np.uint64(32)))
+        keys = np.sort((owner[kept] << np.uint64(32)) | (pairs[kept] >> np.uint64(32)))
+        if len(keys):
+            keys = keys[np.concatenate(([True], keys[1:] != keys[:-1]))]
         edges = np.searchsorted(keys, np.arange(len(texts) + 1, dtype=np.uint64) << np.uint64(32))
         return (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32), edges.astype(np.int64)
 
