@@ -132,7 +132,8 @@ def print_tokens(split_name: str, tokens: TokenStats) -> None:
     """The histogram of tokens and the rows that the cut-off shortens."""
     print(tr("tokens per row ({split}):", split=split_name))
     most = max((count for _, _, count in tokens.histogram), default=1)
-    for start, end, count in tokens.histogram:
+    filled = [n for n, (_, _, count) in enumerate(tokens.histogram) if count]
+    for start, end, count in tokens.histogram[min(filled, default=0) :]:
         bar = "█" * round(BAR_WIDTH * count / most)
         over = " ✂" if end > tokens.cutoff_len else ""
         print(f"  {start:>6}–{end - 1:<6} {count:>5} {bar}{over}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from slipway.cli import output
 from slipway.cli.fetch_line import fetch_shown
 from slipway.core.i18n import tr
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from slipway.datasets import DataSource
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_MANY_ROWS = 5000
 
 path_argument = click.argument("path", type=click.Path(path_type=Path))
 registry_option = click.option(
@@ -65,3 +67,18 @@ def load_tokenizer_named(model: Path, template: str | None = None) -> Any:
 
     pulled = Home.current().bases / model
     return load_tokenizer(pulled if not model.exists() and pulled.is_dir() else model, template)
+
+
+class RowProgress:
+    """A line that tells how many rows were looked at, once there are many."""
+
+    def __init__(self) -> None:
+        self._line = output.LiveLine()
+
+    def __call__(self, rows: int) -> None:
+        if rows >= _MANY_ROWS:
+            self._line.show(tr("{rows} rows looked at", rows=f"{rows:,}"))
+
+    def done(self) -> None:
+        """End the line."""
+        self._line.done()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from slipway.cli import output
-from slipway.cli.data_options import path_argument, registry_option, source_named
+from slipway.cli.data_options import RowProgress, path_argument, registry_option, source_named
 from slipway.core.i18n import tr
 
 if TYPE_CHECKING:
@@ -59,17 +59,6 @@ def _out(path: Path, file_type: str, *, force: bool) -> Out:
     return Out(path, f".{file_type}", force)
 
 
-class _Progress:
-    def __init__(self) -> None:
-        self._line = output.LiveLine()
-
-    def __call__(self, rows: int) -> None:
-        self._line.show(tr("{rows} rows looked at", rows=f"{rows:,}"))
-
-    def done(self) -> None:
-        self._line.done()
-
-
 @click.command(
     help=str(
         tr(
@@ -108,7 +97,7 @@ def convert(
     from slipway.datasets.derive import convert_dataset
     from slipway.datasets.register import register
 
-    progress = _Progress()
+    progress = RowProgress()
     derived = convert_dataset(
         source_named(path, dataset_dir),
         _out(out, file_type, force=force),
@@ -176,7 +165,7 @@ def mask(
 ) -> None:
     from slipway.datasets.derive import mask_dataset
 
-    progress = _Progress()
+    progress = RowProgress()
     derived, counts, rows = mask_dataset(
         source_named(path, dataset_dir),
         _out(out, file_type, force=force),
@@ -250,7 +239,7 @@ def dedupe(
 ) -> None:
     from slipway.datasets.derive import DedupeOptions, dedupe_dataset
 
-    progress = _Progress()
+    progress = RowProgress()
     options = DedupeOptions(not exact, threshold, not keep_leaks, _workers(workers), removed)
     derived, plan = dedupe_dataset(
         source_named(path, dataset_dir), _out(out, file_type, force=force), options, progress
@@ -321,7 +310,7 @@ def split(
             "data.stratify",
             tr("--stratify needs topic, language or column:NAME, not {given}", given=stratify),
         )
-    progress = _Progress()
+    progress = RowProgress()
     options = SplitOptions(size, seed, stratify, group_by, _workers(workers))
     derived, division = split_dataset(
         source_named(path, dataset_dir), _out(out, file_type, force=force), options, progress
