@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from slipway.core.errors import InputError, NotFoundError, UsageError
 from slipway.core.files import sha256_file
 from slipway.core.i18n import tr
@@ -23,9 +21,9 @@ from slipway.core.manifest import (
 )
 from slipway.core.paths import Home
 from slipway.datasets.templates import TEMPLATE_FILE
+from slipway.evaluation.run_data import RunData, data_of_run
 from slipway.export.hf import parent_of
 from slipway.export.quantizer import require_gguf
-from slipway.training.spec.keys import as_sources
 
 Kind = Literal["folder", "adapter", "gguf", "endpoint"]
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -45,7 +43,7 @@ class Model:
         adapter: the adapter's folder.
         url, name, key: of a server. The key is never part of anything that is written.
         parents: role -> digest, for lineage.
-        data: the dataset that a run was trained on.
+        data: what a run is measured on where nobody names anything else.
         base: the folder of the model it was made from, where that is known and there.
         template: the chat template that a base without one was trained with.
     """
@@ -59,7 +57,7 @@ class Model:
     name: str = ""
     key: str = field(default="", repr=False)
     parents: dict[str, str] = field(default_factory=dict)
-    data: Path | None = None
+    data: Path | RunData | None = None
     base: Path | None = None
     template: Path | None = None
 
@@ -199,7 +197,7 @@ def _gguf_file(path: Path) -> Model:
 
 
 def _run(folder: Path, manifest: Manifest, home: Home, base: Path | None) -> Model:
-    data = _recipe_data(folder)
+    data = data_of_run(folder, manifest)
     parents = {"run": manifest.digest, **manifest.parents}
     recorded = str(manifest.notes.get("base_path", ""))
     places = [base, Path(recorded), home.bases / Path(recorded).name]
@@ -228,19 +226,6 @@ def _run(folder: Path, manifest: Manifest, home: Home, base: Path | None) -> Mod
         base=at,
         template=_template_in(folder / "adapter"),
     )
-
-
-def _recipe_data(folder: Path) -> Path | None:
-    """The set that the run itself was evaluated on, when it is one folder or file that is there."""
-    try:
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        sources = as_sources(recipe.get("eval_data") or recipe["data"])
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
-        return None
-    if len(sources) != 1 or sources[0].info is not None:
-        return None
-    path = Path(sources[0].path)
-    return path if path.exists() else None
 
 
 def _adapter(folder: Path, home: Home, base: Path | None) -> Model:

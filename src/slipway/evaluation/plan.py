@@ -13,7 +13,7 @@ from slipway.evaluation.bootstrap import RESAMPLES
 from slipway.evaluation.generation import Generation
 from slipway.evaluation.judge import Judge
 from slipway.evaluation.models import Model
-from slipway.evaluation.questions import Part
+from slipway.evaluation.run_data import Part, RunData
 
 RESULTS = "results.json"
 REPORT = "report.md"
@@ -47,7 +47,8 @@ class Plan:
     Attributes:
         models: the baseline first.
         out_dir: where everything goes; what an interrupted evaluation left there is kept.
-        data: dataset folder or file; None when only choices or lm-eval are wanted.
+        data: dataset folder or file, or what a run keeps; None when only choices or lm-eval are
+            wanted.
         part: which part of a dataset folder.
         rows: at most so many, evenly over the whole; None for all.
         system: a system turn for every prompt; None leaves the rows' own.
@@ -65,7 +66,7 @@ class Plan:
 
     models: tuple[Model, ...]
     out_dir: Path
-    data: Path | None = None
+    data: Path | RunData | None = None
     part: Part = "heldout"
     rows: int | None = None
     system: str | None = None

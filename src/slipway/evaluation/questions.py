@@ -7,15 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from slipway.core.errors import InputError
 from slipway.core.files import sha256_json
 from slipway.core.i18n import tr
 from slipway.datasets import Message, Sample, load_dataset
+from slipway.evaluation.run_data import Part, RunData
 from slipway.export.eval_inputs import spread
-
-Part = Literal["heldout", "train", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +57,13 @@ class QuestionSet:
 
 
 def read_questions(
-    path: Path, *, part: Part = "heldout", rows: int | None = None, system: str | None = None
+    path: Path | RunData,
+    *,
+    part: Part = "heldout",
+    rows: int | None = None,
+    system: str | None = None,
 ) -> QuestionSet:
-    """Read a dataset folder (one part of it) or a file of rows.
+    """Read a dataset folder (one part of it), a file of rows, or the data of a run.
 
     Args:
         rows: at most so many, taken evenly over the whole; None for all.
@@ -74,7 +77,11 @@ def read_questions(
 
 
 def make_questions(
-    samples: Sequence[Sample], path: Path, *, rows: int | None = None, system: str | None = None
+    samples: Sequence[Sample],
+    path: Path | RunData,
+    *,
+    rows: int | None = None,
+    system: str | None = None,
 ) -> QuestionSet:
     """Questions from samples; see `read_questions`."""
     usable = [sample for sample in samples if sample.desirable is not False]
@@ -95,7 +102,9 @@ def make_questions(
     )
 
 
-def _load(path: Path, part: Part) -> list[Sample]:
+def _load(path: Path | RunData, part: Part) -> list[Sample]:
+    if isinstance(path, RunData):
+        return path.samples(part)
     if path.is_file():
         return load_dataset(path)
     if part == "all":

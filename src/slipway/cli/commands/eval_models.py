@@ -13,6 +13,7 @@ from slipway.core.i18n import Text, tr
 if TYPE_CHECKING:
     from slipway.core.paths import Home
     from slipway.evaluation import Judge, Model, Plan
+    from slipway.evaluation.run_data import RunData
 
 _QUICK_ROWS = 12
 _QUICK_TOKENS = 80
@@ -147,7 +148,7 @@ def _server(models: list[Model], home: Home) -> tuple[str, ...]:
     return find_provider(EngineSettings.from_env(), home).command
 
 
-def _judge(options: dict[str, Any], data: Path | None) -> Judge | None:
+def _judge(options: dict[str, Any], data: Path | RunData | None) -> Judge | None:
     from slipway.evaluation import Judge
     from slipway.evaluation.models import key_from
 
@@ -171,7 +172,7 @@ def _judge(options: dict[str, Any], data: Path | None) -> Judge | None:
     )
 
 
-def _language_of(data: Path | None, part: str) -> Any:
+def _language_of(data: Path | RunData | None, part: str) -> Any:
     """Chinese when the first references are."""
     from slipway.evaluation.questions import read_questions
 
