@@ -16,11 +16,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from slipway.core.errors import InputError, NotFoundError, ProofError, SlipwayError
+from slipway.core.errors import (
+    InputError,
+    NotFoundError,
+    ProofError,
+    ResourceError,
+    SlipwayError,
+)
 from slipway.core.events import EventLog
 from slipway.core.files import new_folder
 from slipway.core.hardware import available_memory_bytes
@@ -37,6 +43,9 @@ from slipway.core.manifest import (
 from slipway.core.paths import Home
 from slipway.datasets.templates import TEMPLATE_FILE
 from slipway.export.whole import take_whole
+
+if TYPE_CHECKING:
+    from slipway.training.spec import QuantSpec
 
 # Mean Kullback-Leibler divergence in nats per position. Rounding SmolLM2-135M's merged weights to
 # bf16 gives 1e-4 after a real run and 1.5e-3 after three steps, where much of the tiny change is
@@ -104,7 +113,7 @@ def merge_run(
                 tr("train longer, or with a higher `learning_rate`"),
             )
         events.emit("progress", done=2, total=3, unit="merge: proof")
-        result, notes = _prove(base, run_dir, folder, tolerance)
+        result, notes, quantised = _prove(base, run_dir, folder, tolerance)
         manifest = write_manifest(
             folder,
             "merged",
@@ -118,6 +127,7 @@ def merge_run(
                 "kl_mean": result.kl_mean,
                 "top1_agreement": result.top1,
                 "adapter_kl_mean": result.adapter_kl_mean,
+                **quantised,
             },
             notes={"run": run.name, "positions": result.positions, "tolerance": tolerance, **notes},
         )
@@ -249,7 +259,7 @@ def _misfit(name: str) -> ProofError:
 
 def _prove(
     base: Path, run_dir: Path, folder: Path, tolerance: float
-) -> tuple[_Comparison, dict[str, Any]]:
+) -> tuple[_Comparison, dict[str, Any], dict[str, float]]:
     """Compare merged with base + adapter, refusing what is not the same model."""
     import torch
 
@@ -286,7 +296,29 @@ def _prove(
             ),
             tr("train longer, or with a higher `learning_rate`"),
         )
-    return result, {"proof_dtype": str(dtype).removeprefix("torch.")}
+    notes = {"proof_dtype": str(dtype).removeprefix("torch.")}
+    return result, notes, _quantised_kl(base, run_dir, probes, dtype, found)
+
+
+def _quantised_kl(
+    base: Path, run_dir: Path, probes: list[list[int]], dtype: Any, merged: Any
+) -> dict[str, float]:
+    """How far the merged model is from what was trained, where the base was held in few bits.
+
+    The adapter is merged into the base's own weights, which are nearer to what they were before
+    they were quantised; empty where nothing was quantised, or bitsandbytes is gone.
+    """
+    from slipway.training.spec import QuantSpec
+
+    recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
+    quant = QuantSpec.model_validate(recipe.get("quant") or {})
+    if quant.bits is None:
+        return {}
+    try:
+        trained = _logits(base, run_dir / "adapter", probes, dtype, quant)
+    except ResourceError:
+        return {}
+    return {"quantised_kl_mean": _divergence(trained, merged)}
 
 
 def _probes(model: Path, run_dir: Path) -> Iterator[list[int]]:
@@ -319,14 +351,20 @@ def _probes(model: Path, run_dir: Path) -> Iterator[list[int]]:
             yield ids
 
 
-def _logits(folder: Path, adapter: Path | None, probes: list[list[int]], dtype: Any) -> Any:
+def _logits(
+    folder: Path,
+    adapter: Path | None,
+    probes: list[list[int]],
+    dtype: Any,
+    quant: QuantSpec | None = None,
+) -> Any:
     """Logits at every probe position: [positions, vocabulary], fp32."""
     import torch
 
     from slipway.training.lora import load_adapter
     from slipway.training.model import load_base
 
-    model = load_base(folder, dtype, torch.device("cpu"))
+    model = load_base(folder, dtype, torch.device("cpu"), quant)
     if adapter is not None:
         load_adapter(model, adapter)
         model.eval()
@@ -340,19 +378,19 @@ def _logits(folder: Path, adapter: Path | None, probes: list[list[int]], dtype: 
         )
 
 
-def _compare(wanted: Any, found: Any, plain: Any) -> _Comparison:
+def _divergence(wanted: Any, found: Any) -> float:
+    """Mean KL divergence of the second's distributions from the first's, in nats."""
     logs = wanted.log_softmax(-1)
-    chances = logs.exp()
+    return float((logs.exp() * (logs - found.log_softmax(-1))).sum(-1).mean())
 
-    def divergence(other: Any) -> float:
-        return float((chances * (logs - other.log_softmax(-1))).sum(-1).mean())
 
+def _compare(wanted: Any, found: Any, plain: Any) -> _Comparison:
     difference = (wanted - found).abs()
     return _Comparison(
-        kl_mean=divergence(found),
+        kl_mean=_divergence(wanted, found),
         max_logit_difference=float(difference.max()),
         mean_logit_difference=float(difference.mean()),
         top1=float((wanted.argmax(-1) == found.argmax(-1)).float().mean()),
-        adapter_kl_mean=divergence(plain),
+        adapter_kl_mean=_divergence(wanted, plain),
         positions=len(wanted),
     )

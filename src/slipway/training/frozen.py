@@ -8,6 +8,8 @@ while memory is plentiful. Elsewhere (fp32, GPU, other builds of torch) plain pr
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -17,21 +19,32 @@ _TYPICAL_ROWS = 1024
 _RESERVE_BYTES = 4 << 30  # left free for activations and for others
 
 
+class Product(Protocol):
+    """Both products of a frozen weight, however it is held."""
+
+    dtype: torch.dtype
+
+    def whole(self) -> Tensor:
+        """The weight [out, in]; it may be the layer's own."""
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """[rows, in] -> [rows, out]."""
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """[rows, out] -> [rows, in]."""
+
+
 class FrozenProduct:
     """x -> x W^T + bias, and its gradient g -> g W, for a frozen linear layer."""
 
     def __init__(self, layer: nn.Linear) -> None:
         self.weight = layer.weight.detach()
+        self.dtype = self.weight.dtype
         self._ahead: Tensor | None = None
         self._back: Tensor | None = None
         if _can_pack(self.weight):
             self._ahead = _pack(self.weight)
             self._back = _pack(self.weight.t().contiguous())
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What products are computed in."""
-        return self.weight.dtype
 
     def whole(self) -> Tensor:
         """The weight [out, in]; it may be the layer's own."""
@@ -48,6 +61,25 @@ class FrozenProduct:
         if self._back is None:
             return grad @ self.weight
         return _product(grad, self._back, None)
+
+
+def product_of(layer: nn.Linear) -> Product:
+    """The products of a frozen layer; a packed one brings its own."""
+    own = getattr(layer, "product", None)
+    return own() if own is not None else FrozenProduct(layer)
+
+
+class FrozenRows(torch.autograd.Function):  # type: ignore[misc]
+    """x [rows, in] -> W x + bias for a frozen weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, base: Product, bias: Tensor | None) -> Tensor:
+        ctx.base = base
+        return base.forward(x, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.base.backward(grads[0]), None, None
 
 
 def _can_pack(weight: Tensor) -> bool:

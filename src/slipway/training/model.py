@@ -17,6 +17,8 @@ from slipway.training import attention
 from slipway.training.batch import batches, losses
 from slipway.training.fused import fuse
 from slipway.training.memory import bound_kernel_caches
+from slipway.training.quantised import loading_config, take_over
+from slipway.training.spec import QuantSpec
 
 # the files that make up a model folder's identity when it has no manifest
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
@@ -61,10 +63,16 @@ def base_digest(folder: Path) -> str:
         raise _unreadable(folder, error) from error
 
 
-def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+def load_base(
+    folder: Path, dtype: torch.dtype, device: torch.device, quant: QuantSpec | None = None
+) -> Any:
     """The base model with packed attention, frozen, from local files only.
 
+    Args:
+        quant: hold its linear layers with so many bits; each is packed as soon as it is read.
+
     Raises:
+        ResourceError: bitsandbytes is needed and not installed.
         NotFoundError: no such folder.
         InputError: the folder holds no causal language model that transformers can load.
     """
@@ -77,6 +85,12 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    packed: dict[str, Any] = {}
+    if quant is not None and quant.bits:
+        packed = {
+            "quantization_config": loading_config(quant, dtype),
+            "device_map": {"": str(device)},
+        }
     bound_kernel_caches()
     attention.register()
     bars = logging.is_progress_bar_enabled()
@@ -88,6 +102,7 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
             attn_implementation=attention.NAME,
             local_files_only=True,
             trust_remote_code=False,
+            **packed,
         )
     except Exception as error:  # transformers raises many kinds for one cause: a bad folder
         raise _unreadable(folder, error) from error
@@ -95,6 +110,9 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
         if bars:
             logging.enable_progress_bar()
     model.requires_grad_(False)
+    if packed:
+        take_over(model, dtype)
+        return model.eval()
     fuse(model, device)
     return model.to(device).eval()
 

@@ -17,7 +17,6 @@ from slipway.training.spec import TrainSpec
 NOT_YET: dict[str, Callable[[Any], bool]] = {
     "stage": lambda value: value in ("sft", "pt", "dpo"),
     "method": lambda value: value != "oft",
-    "quant.bits": lambda value: value is None,
     "optimizer": lambda value: value == "adamw",
     "checkpointing": lambda value: value != "on",
     "compile": lambda value: value != "on",

@@ -221,7 +221,7 @@ def _make_trainer(
     foreseen = None
     if started is not None and world.is_chief:
         foreseen = foresee(spec, rows, heldout, events, started)
-    model = load_base(base, load_dtype(spec, dtype), device)
+    model = load_base(base, load_dtype(spec, dtype), device, spec.quant)
     difference = prove_loss(model, rows, device)
     torch.manual_seed(spec.seed)
     tuned = attach(model, spec, dtype)
@@ -308,6 +308,7 @@ def _finish(
     from slipway.training.best import remove_best
     from slipway.training.curve import draw_curve
     from slipway.training.estimate.foresee import settle
+    from slipway.training.quantised import held_as
     from slipway.training.token_sets import keep_template
 
     spec = resolved.spec
@@ -338,6 +339,8 @@ def _finish(
         "plan": progress.plan.reason,
         "artefact": made,
     }
+    if spec.quant.bits:
+        notes["base_held"] = held_as(spec.quant)
     if estimated := settle(trainer.foreseen, metrics, trainer.events):
         notes["estimate"] = estimated
     manifest = write_manifest(

@@ -29,6 +29,7 @@ from slipway.training.estimate.skeleton import (
     with_layers,
 )
 from slipway.training.plan import LEAST_STEPS
+from slipway.training.quantised import make_up, seconds_per_weight
 from slipway.training.spec import TrainSpec
 
 _READ_BYTES_S = 8e8  # from a disk or its cache, converted
@@ -60,15 +61,19 @@ def estimate(
         InputError: the base's config is not usable.
         UsageError: the method does not fit the model.
     """
-    from slipway.training.methods import attach, load_dtype
+    from slipway.training.methods import as_new, attach, load_dtype
     from slipway.training.model import pick_device, pick_dtype, set_threads
 
+    spec = as_new(spec)
     set_threads(spec.threads)
     device = pick_device()
     dtype = pick_dtype(spec.dtype, device)
     config = read_config(base)
     whole = build(config, load_dtype(spec, dtype), torch.device("meta"))
-    packed = _packed_bytes(whole) if spec.method == "lora" else 0
+    if spec.quant.bits:
+        make_up(whole, spec.quant)
+    adapted = spec.method in ("lora", "oft") and not spec.quant.bits
+    packed = _packed_bytes(whole) if adapted else 0
     attach(whole, spec, dtype)
     weights, trained = numbers(whole)
     here, there = _two(spec, config)
@@ -82,7 +87,7 @@ def estimate(
     after = int(psutil.Process().memory_info().rss)
     process = max(process_bytes, min(after, process_bytes + _LATE_BYTES))
     memory = _memory(spec, weight_bytes(whole), packed, cost, near, trained, process, base)
-    work, seconds = _within_budget(spec, work, cost, rows, base, trained, started)
+    work, seconds = _within_budget(spec, work, cost, rows, _loading_s(spec, base), trained, started)
     return Estimate(memory, seconds, work, weights, trained)
 
 
@@ -121,6 +126,8 @@ def _cost(
 
     state = torch.get_rng_state()
     model = build(with_layers(config, layers), load_dtype(spec, dtype), device)
+    if spec.quant.bits:
+        make_up(model, spec.quant)
     tuned = attach(model, spec, dtype)
     largest = batches([rows[i] for i in work.probe], 1 << 30, device)
     typical = batches([rows[i] for i in work.typical], spec.pack_tokens, device)
@@ -190,12 +197,12 @@ def _within_budget(
     work: Work,
     cost: Cost,
     rows: Sequence[Encoded],
-    base: Path,
+    loading_s: float,
     trained: int,
     started: float,
 ) -> tuple[Work, Seconds]:
     """The work, cut to the time budget if there is one, and its seconds."""
-    seconds = _seconds(cost, rows, work, base, trained, started)
+    seconds = _seconds(cost, rows, work, loading_s, trained, started)
     budget = spec.time_budget_s
     if budget is None or seconds.total <= budget or not work.steps:
         return work, seconds
@@ -204,19 +211,29 @@ def _within_budget(
     steps = min(work.steps, max(LEAST_STEPS, math.floor(left / (stepping / work.steps))))
     part = steps / work.steps
     work = replace(work, steps=steps, forward_tokens=work.forward_tokens * part)
-    return work, _seconds(cost, rows, work, base, trained, started)
+    return work, _seconds(cost, rows, work, loading_s, trained, started)
+
+
+def _loading_s(spec: TrainSpec, base: Path) -> float:
+    stored = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    packing = stored / 2 * seconds_per_weight(spec.quant) if spec.quant.bits else 0.0
+    return _START_S + stored / _READ_BYTES_S + packing
 
 
 def _seconds(
-    cost: Cost, rows: Sequence[Encoded], work: Work, base: Path, trained: int, started: float
+    cost: Cost,
+    rows: Sequence[Encoded],
+    work: Work,
+    loading_s: float,
+    trained: int,
+    started: float,
 ) -> Seconds:
     tokens = sum(len(rows[i].input_ids) for i in work.typical)
     update_s = cost.update_s * trained / max(cost.trained, 1)
     per_step = cost.step_s / tokens * work.step_tokens + update_s
-    stored = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     return Seconds(
         preparing=time.perf_counter() - started,
-        loading=_START_S + stored / _READ_BYTES_S,
+        loading=loading_s,
         steps=work.steps * per_step,
         evals=work.evals * work.eval_tokens * cost.eval_s / tokens,
         reference=work.forward_tokens * cost.eval_s / tokens,

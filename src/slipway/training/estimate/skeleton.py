@@ -91,7 +91,9 @@ def _fill(model: Any) -> None:
 def numbers(model: Any) -> tuple[int, int]:
     """Weights, and trained weights, of a model."""
     found = list(model.parameters())
-    return sum(p.numel() for p in found), sum(p.numel() for p in found if p.requires_grad)
+    # a packed weight says how many numbers it stands for
+    every = sum(getattr(p, "slipway_numbers", p.numel()) for p in found)
+    return every, sum(p.numel() for p in found if p.requires_grad)
 
 
 def weight_bytes(model: Any) -> int:

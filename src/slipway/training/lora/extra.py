@@ -80,6 +80,12 @@ def add_extras(model: nn.Module, modules: Iterable[str]) -> None:
     wanted = {id(p) for name in modules for p in model.get_submodule(name).parameters()}
     for names, parameter in shared(model):
         if id(parameter) in wanted:
+            if not parameter.is_floating_point():
+                raise UsageError(
+                    "train.quantised_module",
+                    tr("`{name}` is quantised, so that it cannot be trained whole", name=names[0]),
+                    tr("take it out of `lora.extra_modules`, or train without `quant.bits`"),
+                )
             copy = nn.Parameter(parameter.detach().to(torch.float32, copy=True))
             _add(model, Extra(model, names, copy))
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slipway.training.frozen import FrozenProduct
+from slipway.training.frozen import FrozenRows, Product, product_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class AdapterLayer(nn.Module):  # type: ignore[misc]
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
         self.base, self.off = base, False
-        self._frozen: FrozenProduct | None = None  # made at first use: packing costs memory
+        self._frozen: Product | None = None  # made at first use: packing costs memory
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -68,28 +68,15 @@ class AdapterLayer(nn.Module):  # type: ignore[misc]
     def merged(self) -> Tensor:
         """The weight [out, in] of the plain layer that computes the same, fp32."""
 
-    def product(self) -> FrozenProduct:
+    def product(self) -> Product:
         """The base's products, without its bias."""
         if self._frozen is None:
-            self._frozen = FrozenProduct(self.base)
+            self._frozen = product_of(self.base)
         return self._frozen
 
     def plain(self, rows: Tensor) -> Tensor:
         """What the base alone computes of [rows, in]."""
-        return _FrozenRows.apply(rows, self.product(), self.base.bias)
-
-
-class _FrozenRows(torch.autograd.Function):  # type: ignore[misc]
-    """x [rows, in] -> W x + bias for a frozen weight."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, base: FrozenProduct, bias: Tensor | None) -> Tensor:
-        ctx.base = base
-        return base.forward(x, bias)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.base.backward(grads[0]), None, None
+        return FrozenRows.apply(rows, self.product(), self.base.bias)
 
 
 class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
@@ -99,7 +86,7 @@ class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any,
         x: Tensor,
-        base: FrozenProduct,
+        base: Product,
         bias: Tensor | None,
         a: Tensor,
         b: Tensor,
@@ -186,7 +173,7 @@ class LoraLinear(AdapterLayer):
         bias = None if self.magnitude is not None else self.base.bias
         if self.shape.dropout and self.training:
             dropped = nn.functional.dropout(rows, self.shape.dropout)
-            y = _FrozenRows.apply(rows, self.product(), bias)
+            y = FrozenRows.apply(rows, self.product(), bias)
             y = y + (dropped @ a.to(rows.dtype).t()) @ (b * self.scale).to(rows.dtype).t()
         else:
             y = _LoraProduct.apply(rows, self.product(), bias, a, b, self.scale)

@@ -10,7 +10,7 @@ import torch
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
 from slipway.training.begun import adapter_folder
-from slipway.training.methods.adapter import AdapterTuned, LoraTuned
+from slipway.training.methods.adapter import AdapterTuned, LoraTuned, as_new
 from slipway.training.methods.base import Artefact, ParamGroup, Tuned
 from slipway.training.methods.noise import add_noise
 from slipway.training.methods.optimizer import make_optimizer
@@ -22,6 +22,7 @@ __all__ = [
     "Artefact",
     "ParamGroup",
     "Tuned",
+    "as_new",
     "attach",
     "load_dtype",
     "make_optimizer",
@@ -56,6 +57,12 @@ def _attach(model: Any, spec: TrainSpec, dtype: torch.dtype, begin: Path | None)
             "train.adapter_method",
             tr("`adapter` cannot be gone on with by `method: {method}`", method=spec.method),
             tr("merge it with `slipway merge`, and give the merged model as `model`"),
+        )
+    if spec.quant.bits and spec.method in ("full", "freeze"):
+        raise UsageError(
+            "train.quantised_method",
+            tr("a quantised base cannot be trained by `method: {method}`", method=spec.method),
+            tr("use `method: lora`, or take `quant.bits` out"),
         )
     match spec.method:
         case "full":

@@ -12,9 +12,10 @@ from torch import Tensor
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
 from slipway.training import lora
+from slipway.training.begun import adapter_folder
 from slipway.training.lora.attach import live
 from slipway.training.methods.base import ParamGroup, Tuned
-from slipway.training.spec import LoraSpec
+from slipway.training.spec import LoraSpec, TrainSpec
 
 
 class AdapterTuned(Tuned):
@@ -100,6 +101,25 @@ class LoraTuned(AdapterTuned):
             for group in super().groups()
         ]
         return [*(group for group in slow if group.parameters), ParamGroup(fast, lr_ratio=ratio)]
+
+
+def as_new(spec: TrainSpec) -> TrainSpec:
+    """A recipe that trains a new adapter of the size of the one that `spec` goes on from."""
+    if spec.adapter is None:
+        return spec
+    config = lora.read_config(adapter_folder(Path(spec.adapter)))
+    targets = config.get("target_modules")
+    size = {
+        "rank": config.get("r", 1),
+        "alpha": config.get("lora_alpha", 1.0),
+        "rslora": bool(config.get("use_rslora")),
+        "dora": bool(config.get("use_dora")),
+        "target": sorted({name.rpartition(".")[2] for name in targets})
+        if isinstance(targets, list)
+        else "all",
+        "extra_modules": config.get("modules_to_save") or [],
+    }
+    return spec.model_copy(update={"adapter": None, "lora": spec.lora.model_copy(update=size)})
 
 
 def _require_same(spec: LoraSpec, folder: Path) -> None:
