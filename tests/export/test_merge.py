@@ -130,9 +130,11 @@ def test_an_adapter_that_changes_nothing_is_refused(copy: Path) -> None:
 def test_a_result_that_is_not_base_plus_adapter_is_refused(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = merging._add
+    original = merging._merged
     monkeypatch.setattr(
-        merging, "_add", lambda weight, pair, name: original(weight, (pair[0] * 3, pair[1]), name)
+        merging,
+        "_merged",
+        lambda part, weight, name: weight + 3 * (original(part, weight, name) - weight),
     )
     error = refused(copy, "merge.differs")
     assert "KL" in error.message_en
