@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from slipway.training import attention, attention_cuda
-from slipway.training.attention import layout, packed_attention, plan_buckets
+from slipway.training.attention import layout, packed_attention
+from slipway.training.layout import plan_buckets
 
 
 def slow_attention(
@@ -62,7 +63,7 @@ def test_a_document_does_not_see_its_neighbour() -> None:
 
 def test_buckets_hold_documents_of_like_length() -> None:
     lengths = [100, 10, 98, 400, 26, 2000, 2100]
-    groups = plan_buckets(lengths)
+    groups = plan_buckets(lengths, 768)
     assert sorted(i for group in groups for i in group) == list(range(7))
     assert [sorted(lengths[i] for i in group) for group in groups] == [
         [10, 26],

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from slipway.datasets import Encoded, Pack, pack, pack_groups
-from slipway.training.attention import Layout, layout
+from slipway.training import attention
+from slipway.training.attention import layout
+from slipway.training.layout import Family, Layout, lay_out
 from slipway.training.loss import IGNORE, head_losses
+from slipway.training.sharing import arrange
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,9 @@ class Batch:
         rows: [labels], the positions whose hidden state predicts a label.
         targets: [labels], the labels.
         documents: [labels], which document of the pack each belongs to.
-        ends: [documents], the position of each document's last token.
+        ends: [documents], the position of each document's last token (of a lean batch: the last that
+            is computed).
+        tokens: real tokens of the documents, computed or shared; there is no padding.
     """
 
     input_ids: Tensor
@@ -33,15 +38,18 @@ class Batch:
     targets: Tensor
     documents: Tensor
     ends: Tensor
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens; there is no padding."""
-        return int(self.input_ids.shape[1])
+    tokens: int
 
 
-def to_batch(packed: Pack, device: torch.device) -> Batch:
-    """Tensors of a pack. A label is predicted by the position before it."""
+def to_batch(packed: Pack, device: torch.device, *, lean: bool = False) -> Batch:
+    """Tensors of a pack. A label is predicted by the position before it.
+
+    Args:
+        lean: compute a common beginning of documents once, and nothing after the last label
+            (`sharing`): the same losses and gradients, for those who want nothing else.
+    """
+    if lean:
+        return _lean_batch(packed, device)
     labels = torch.tensor(packed.labels)
     at = (labels != IGNORE).nonzero()[:, 0]
     lengths = torch.tensor(packed.doc_lengths)
@@ -54,23 +62,54 @@ def to_batch(packed: Pack, device: torch.device) -> Batch:
         targets=labels[at].to(device),
         documents=document[at].to(device),
         ends=(lengths.cumsum(0) - 1).to(device),
+        tokens=len(packed.input_ids),
+    )
+
+
+def _lean_batch(packed: Pack, device: torch.device) -> Batch:
+    documents, labels, start = [], [], 0
+    for length in packed.doc_lengths:
+        documents.append(packed.input_ids[start : start + length])
+        labels.append(packed.labels[start : start + length])
+        start += length
+    # on CUDA one kernel takes all documents, and knows nothing of shared rows
+    limit = attention.DENSE_LIMIT if device.type == "cpu" else 0
+    found = arrange(documents, labels, limit, IGNORE)
+    families = [Family(shared, own) for shared, own in found.families]
+
+    def integers(values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=device)
+
+    return Batch(
+        input_ids=integers(found.input_ids)[None],
+        positions=integers(found.positions)[None],
+        where=lay_out(families, device, attention.DENSE_LIMIT),
+        rows=integers(found.rows),
+        targets=integers(found.targets),
+        documents=integers(found.documents),
+        ends=integers(found.ends),
+        tokens=len(packed.input_ids),
     )
 
 
 def batches(
-    rows: Sequence[Encoded], pack_tokens: int, device: torch.device
+    rows: Sequence[Encoded], pack_tokens: int, device: torch.device, *, lean: bool = False
 ) -> list[tuple[Pack, Batch]]:
     """Rows packed into batches of at most `pack_tokens` tokens (or one longer row)."""
     capacity = max(pack_tokens, *(len(row.input_ids) for row in rows))
-    return [(p, to_batch(p, device)) for p in pack(rows, capacity, seed=0)]
+    return [(p, to_batch(p, device, lean=lean)) for p in pack(rows, capacity, seed=0)]
 
 
 def group_batches(
-    groups: Sequence[Sequence[Encoded]], pack_tokens: int, device: torch.device
+    groups: Sequence[Sequence[Encoded]],
+    pack_tokens: int,
+    device: torch.device,
+    *,
+    lean: bool = False,
 ) -> list[tuple[list[int], Batch]]:
     """As `batches`, with the documents of a group together: (groups of the batch, batch)."""
     return [
-        (members, to_batch(packed, device))
+        (members, to_batch(packed, device, lean=lean))
         for members, packed in pack_groups(groups, pack_tokens, seed=0)
     ]
 

@@ -55,7 +55,7 @@ def rows_loss(
     sums: dict[str, tuple[float, int]] = {}
     try:
         with torch.inference_mode():
-            for packed, batch in batches(rows, pack_tokens, device):
+            for packed, batch in batches(rows, pack_tokens, device, lean=True):
                 if on_pack:
                     on_pack()
                 each = losses(model, batch).double().cpu()

@@ -143,7 +143,7 @@ def prove_loss(model: Any, rows: Sequence[Encoded], device: torch.device) -> flo
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
     pair = [rows[number] for number in dict.fromkeys((by_length[0], by_length[-1]))]
     with torch.inference_mode():
-        ours = [losses(model, b) for _, b in batches(pair, 1 << 30, device)]
+        ours = [losses(model, b) for _, b in batches(pair, 1 << 30, device, lean=True)]
         model.set_attn_implementation("eager")
         try:
             plain = []

@@ -123,14 +123,16 @@ def _cost(
 ) -> Cost:
     from slipway.training.batch import batches, losses
     from slipway.training.methods import attach, load_dtype, make_optimizer
+    from slipway.training.sharing import shares
 
     state = torch.get_rng_state()
     model = build(with_layers(config, layers), load_dtype(spec, dtype), device)
     if spec.quant.bits:
         make_up(model, spec.quant)
     tuned = attach(model, spec, dtype)
-    largest = batches([rows[i] for i in work.probe], 1 << 30, device)
-    typical = batches([rows[i] for i in work.typical], spec.pack_tokens, device)
+    lean = shares(spec)
+    largest = batches([rows[i] for i in work.probe], 1 << 30, device, lean=lean)
+    typical = batches([rows[i] for i in work.typical], spec.pack_tokens, device, lean=lean)
     optimizer = make_optimizer(spec, tuned)
 
     def learn(packs: Any) -> None:

@@ -8,6 +8,7 @@ from slipway.datasets import Encoded
 from slipway.training.methods import Tuned
 from slipway.training.objectives.base import EvalResult, Objective, Setting, StepSums
 from slipway.training.objectives.next_token import NextToken
+from slipway.training.sharing import shares
 from slipway.training.spec import TrainSpec
 
 __all__ = ["EvalResult", "Objective", "Setting", "StepSums", "make_objective"]
@@ -32,4 +33,4 @@ def make_objective(
 
             return preference(spec, tuned, rows, heldout, setting)
         case _:
-            return NextToken(tuned, rows, heldout, spec.pack_tokens)
+            return NextToken(tuned, rows, heldout, spec.pack_tokens, lean=shares(spec))

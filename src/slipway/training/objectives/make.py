@@ -11,6 +11,7 @@ from slipway.training.objectives.base import Setting
 from slipway.training.objectives.preference import Preference
 from slipway.training.objectives.reference import Before, Other, ReferenceModel
 from slipway.training.objectives.units import has_reference
+from slipway.training.sharing import shares
 from slipway.training.spec import TrainSpec
 
 
@@ -28,6 +29,7 @@ def preference(
         heldout,
         spec.preference,
         spec.pack_tokens,
+        lean=shares(spec),
         model=reference_model(spec, tuned) if has_reference(spec) else None,
         folder=setting.folder,
         stop=setting.stop,

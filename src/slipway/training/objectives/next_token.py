@@ -14,13 +14,22 @@ from slipway.training.objectives.base import EvalResult, StepSums
 
 
 class NextToken:
-    """Mean cross-entropy over the label tokens of a step."""
+    """Mean cross-entropy over the label tokens of a step.
+
+    Args:
+        lean: see `to_batch`; not where every document shall be disturbed on its own (dropout).
+    """
 
     def __init__(
-        self, tuned: Tuned, rows: Sequence[Encoded], heldout: Sequence[Encoded], pack_tokens: int
+        self,
+        tuned: Tuned,
+        rows: Sequence[Encoded],
+        heldout: Sequence[Encoded],
+        pack_tokens: int,
+        lean: bool = True,
     ) -> None:
         self._tuned, self._rows, self._heldout = tuned, rows, heldout
-        self._pack_tokens = pack_tokens
+        self._pack_tokens, self._lean = pack_tokens, lean
         self._device = next(tuned.model.parameters()).device
         self.lengths = lengths_of(rows)
         self.has_heldout = bool(len(heldout))
@@ -30,7 +39,8 @@ class NextToken:
 
     def gradients(self, numbers: Sequence[int], stop: Callable[[], None]) -> StepSums:
         """See `Objective`: the sum over all labels of the step divided by their number."""
-        packs = batches([self._rows[i] for i in numbers], self._pack_tokens, self._device)
+        rows = [self._rows[i] for i in numbers]
+        packs = batches(rows, self._pack_tokens, self._device, lean=self._lean)
         labels = sum(len(batch.targets) for _, batch in packs)
         total = torch.zeros((), device=self._device)
         for _, batch in packs:

@@ -41,13 +41,14 @@ class Preference:
         spec: PreferenceSpec,
         pack_tokens: int,
         *,
+        lean: bool,
         model: ReferenceModel | None,
         folder: Path | None,
         stop: Callable[[], None],
         tell: Callable[[int, int], None],
     ) -> None:
         self._tuned, self._rows, self._heldout, self._spec = tuned, rows, heldout, spec
-        self._pack_tokens, self._stop = pack_tokens, stop
+        self._pack_tokens, self._lean, self._stop = pack_tokens, lean, stop
         self._device = next(tuned.model.parameters()).device
         self.lengths = unit_lengths("dpo", lengths_of(rows))
         self.has_heldout = bool(len(heldout))
@@ -79,7 +80,8 @@ class Preference:
         pairs = [(self._rows[2 * i], self._rows[2 * i + 1]) for i in numbers]
         tally = _Tally()
         tokens = 0
-        for members, batch in group_batches(pairs, self._pack_tokens, self._device):
+        packs = group_batches(pairs, self._pack_tokens, self._device, lean=self._lean)
+        for members, batch in packs:
             stop()
             tokens += batch.tokens
             with self._tuned.computing():
@@ -103,7 +105,8 @@ class Preference:
                 for start in range(0, count, _AT_ONCE):
                     part = range(start, min(count, start + _AT_ONCE))
                     pairs = [(self._heldout[2 * i], self._heldout[2 * i + 1]) for i in part]
-                    for members, batch in group_batches(pairs, self._pack_tokens, self._device):
+                    packs = group_batches(pairs, self._pack_tokens, self._device, lean=True)
+                    for members, batch in packs:
                         stop()
                         with self._tuned.computing():
                             logps, counts = answer_logps(model, batch)

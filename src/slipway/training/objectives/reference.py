@@ -168,7 +168,8 @@ class Reference:
             part = numbers[start : start + _AT_ONCE]
             done = start
             groups = [(self._rows[number],) for number in part]
-            for members, batch in group_batches(groups, self._pack_tokens, self._device):
+            packs = group_batches(groups, self._pack_tokens, self._device, lean=True)
+            for members, batch in packs:
                 stop()
                 sums, _ = answer_logps(model, batch)
                 self._known[[part[member] for member in members]] = sums.double().cpu().numpy()
