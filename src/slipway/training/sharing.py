@@ -50,7 +50,7 @@ def plan_groups(documents: Sequence[Sequence[int]], longest: int) -> list[Group]
 
     Example: with `LEAST` at 2, `[[1, 2, 3], [4], [1, 2, 5]]` gives `(2, (0, 2))` and `(0, (1,))`.
     """
-    order = sorted(range(len(documents)), key=lambda i: documents[i])
+    order = sorted(range(len(documents)), key=lambda i: list(documents[i]))
     common = [0] * len(order)  # with the one before
     for at in range(1, len(order)):
         one, other = documents[order[at - 1]], documents[order[at]]
