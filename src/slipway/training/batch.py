@@ -26,8 +26,8 @@ class Batch:
         rows: [labels], the positions whose hidden state predicts a label.
         targets: [labels], the labels.
         documents: [labels], which document of the pack each belongs to.
-        ends: [documents], the position of each document's last token (of a lean batch: the last that
-            is computed).
+        ends: [documents], the position of each document's last token (in a lean batch: the last one
+            that is computed).
         tokens: real tokens of the documents, computed or shared; there is no padding.
     """
 
