@@ -18,6 +18,7 @@ from slipway.training.batch import batches, losses
 from slipway.training.fused import fuse
 from slipway.training.memory import bound_kernel_caches
 from slipway.training.quantised import loading_config, take_over
+from slipway.training.recompute import lighten
 from slipway.training.spec import QuantSpec
 
 # the files that make up a model folder's identity when it has no manifest
@@ -112,9 +113,12 @@ def load_base(
     model.requires_grad_(False)
     if packed:
         take_over(model, dtype)
+        lighten(model)
         return model.eval()
-    fuse(model, device)
-    return model.to(device).eval()
+    model.to(device)
+    if not fuse(model, device):
+        lighten(model)
+    return model.eval()
 
 
 def _unreadable(folder: Path, error: Exception) -> SlipwayError:

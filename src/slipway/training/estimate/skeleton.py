@@ -14,6 +14,7 @@ import torch
 from slipway.core.errors import InputError
 from slipway.core.i18n import tr
 from slipway.training import attention
+from slipway.training.recompute import lighten
 
 _UNTOUCHED = 64 << 20  # bytes
 
@@ -69,6 +70,7 @@ def build(config: Any, dtype: torch.dtype, device: torch.device) -> Any:
     model.requires_grad_(False)
     if device.type != "meta":
         _fill(model)
+        lighten(model)
     return model.eval()
 
 

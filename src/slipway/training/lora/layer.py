@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slipway.training.frozen import FrozenRows, Product, product_of
+from slipway.training.recompute import Recipe, recipe_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any,
         x: Tensor,
+        recipe: Recipe | None,
         base: Product,
         bias: Tensor | None,
         a: Tensor,
@@ -97,13 +99,15 @@ class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
         inner = x @ a_low.t()
         y = base.forward(x, bias)
         y.addmm_(inner, b_low.t())
-        ctx.save_for_backward(x, a_low, b_low, inner)
-        ctx.base, ctx.scale = base, scale
+        kept = (x,) if recipe is None else recipe.use()
+        ctx.save_for_backward(a_low, b_low, inner, *kept)
+        ctx.base, ctx.scale, ctx.recipe = base, scale, recipe
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, a_low, b_low, inner = ctx.saved_tensors
+        a_low, b_low, inner, *kept = ctx.saved_tensors
+        x = kept[0] if ctx.recipe is None else ctx.recipe.again(*kept).view(len(inner), -1)
         grad = grads[0]
         grad_inner = grad @ b_low
         grad_a = (grad_inner.t() @ x).float()
@@ -112,7 +116,7 @@ class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
         if ctx.needs_input_grad[0]:
             grad_x = ctx.base.backward(grad)
             grad_x.addmm_(grad_inner, a_low)
-        return grad_x, None, None, grad_a, grad_b, None
+        return grad_x, None, None, None, grad_a, grad_b, None
 
 
 class LoraLinear(AdapterLayer):
@@ -165,10 +169,10 @@ class LoraLinear(AdapterLayer):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out] in x's dtype."""
         rows = x.reshape(-1, x.shape[-1])
-        y = self.plain(rows) if self.off else self._adapted(rows)
+        y = self.plain(rows) if self.off else self._adapted(rows, recipe_of(x))
         return y.view(*x.shape[:-1], y.shape[-1])
 
-    def _adapted(self, rows: Tensor) -> Tensor:
+    def _adapted(self, rows: Tensor, recipe: Recipe | None) -> Tensor:
         a, b = self.factors()
         bias = None if self.magnitude is not None else self.base.bias
         if self.shape.dropout and self.training:
@@ -176,7 +180,7 @@ class LoraLinear(AdapterLayer):
             y = FrozenRows.apply(rows, self.product(), bias)
             y = y + (dropped @ a.to(rows.dtype).t()) @ (b * self.scale).to(rows.dtype).t()
         else:
-            y = _LoraProduct.apply(rows, self.product(), bias, a, b, self.scale)
+            y = _LoraProduct.apply(rows, recipe, self.product(), bias, a, b, self.scale)
         if self.magnitude is not None:
             y = y * (self.magnitude / self._sum_lengths(a, b)).to(y.dtype)
             y = y if self.base.bias is None else y + self.base.bias
