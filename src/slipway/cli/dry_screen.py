@@ -53,6 +53,9 @@ def _data(data: DataReport) -> None:
         print(tr("pairs: {pairs}, each of a chosen and a rejected answer", pairs=data.pairs))
     for reason in data.reasons:
         print(f"  {reason}")
+    if data.unread:
+        names = ", ".join(f"`{name}` ({rows})" for name, rows in data.unread.items())
+        print(tr("columns that are not read (rows that have them): {names}", names=names))
     print(
         tr(
             "tokens: {tokens}, of which {share:.0%} are learned; a document has {least} to {most}, "

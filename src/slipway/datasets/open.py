@@ -232,6 +232,11 @@ class DividedStream:
         """The whole stream's; see `problems`."""
         return 0 if self._kept else self._stream.problem_count
 
+    @property
+    def unused_keys(self) -> Counter[str]:
+        """The whole stream's; see `problems`."""
+        return Counter() if self._kept else self._stream.unused_keys
+
     def __iter__(self) -> Iterator[Sample]:
         chosen = self._division.chosen
         for number, sample in enumerate(self._stream):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -18,6 +18,7 @@ from slipway.datasets.tokens import DTYPES, NamedRows, crc32, empty_meta
 _CODES = {"<u4": "I", "u1": "B", "<i8": "q", "<i4": "i"}
 _FLUSH_TOKENS = 1 << 18
 _MAX_SKIPPED = 1000
+_MAX_UNREAD = 50
 
 
 class TokenWriter:
@@ -39,6 +40,7 @@ class TokenWriter:
         self.refused = 0
         self.reasons: list[str] = []
         self._skipped: dict[str, Any] = {"count": 0, "first": []}
+        self._unread: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -73,11 +75,15 @@ class TokenWriter:
             self._flush()
 
     def note_skipped(self, stream: Iterable[Sample]) -> None:
-        """Keep what the reader says of rows that broke the rules, for later starts."""
+        """Keep what the reader says of rows that broke the rules, and of columns that it did not
+        read, for later starts.
+        """
         problems: Sequence[RowProblem] = getattr(stream, "problems", ())
         count = int(getattr(stream, "problem_count", len(problems)))
         first = [problem.as_json() for problem in problems[:_MAX_SKIPPED]]
         self._skipped = {"count": count, "first": first}
+        unread: Mapping[str, int] = getattr(stream, "unused_keys", {})
+        self._unread = dict(sorted(unread.items())[:_MAX_UNREAD])
 
     def __exit__(
         self,
@@ -110,6 +116,7 @@ class TokenWriter:
             "truncated": self.truncated.as_json(),
             "dropped": self.dropped.as_json(),
             "skipped": self._skipped,
+            "unread": self._unread,
             "refused": self.refused,
             "reasons": self.reasons,
         }

@@ -83,6 +83,7 @@ class TokenSet(Sequence[Encoded]):
         dropped: samples of which a document, or all, had nothing to learn before the cut-off.
         skipped: rows of the files that broke the rules, as the reader counted them: `count` and
             the `first` as JSON.
+        unread: columns that are not read -> rows that have them.
         refused: rows that could not be encoded and were left out; `reasons` are the first.
         cutoff_len: the cut-off in tokens.
         folder: where the files are; None once they are temporary or hand-made.
@@ -104,6 +105,7 @@ class TokenSet(Sequence[Encoded]):
         self.truncated = NamedRows.from_json(meta["truncated"])
         self.dropped = NamedRows.from_json(meta["dropped"])
         self.skipped: dict[str, Any] = meta["skipped"]
+        self.unread: dict[str, int] = meta.get("unread", {})
         self.refused = int(meta["refused"])
         self.reasons: list[str] = meta["reasons"]
         lengths = np.diff(arrays["offsets.i64"])

@@ -35,6 +35,7 @@ class DataReport:
         kind: what the rows teach; of `preference` documents alternate chosen and rejected.
         documents: what is trained on; a row may give several.
         skipped: rows that broke the rules; `reasons` are the first.
+        unread: columns that are not read -> rows that have them.
         truncated, dropped: rows that lost tokens, or all that was to learn, to the cut-off.
         histogram: (longest tokens of the bucket, documents in it), in order.
         label_tokens: tokens that are learned, of `tokens`.
@@ -46,6 +47,7 @@ class DataReport:
     heldout: int
     skipped: int
     reasons: tuple[str, ...]
+    unread: dict[str, int]
     truncated: int
     dropped: int
     tokens: int
@@ -71,6 +73,7 @@ class DataReport:
             "heldout_documents": self.heldout,
             "skipped_rows": self.skipped,
             "reasons": list(self.reasons),
+            "unread_columns": self.unread,
             "truncated_rows": self.truncated,
             "dropped_rows": self.dropped,
             "tokens": self.tokens,
@@ -163,6 +166,7 @@ def report(rows: TokenSet, heldout: TokenSet | None, tokenizer: Any, cutoff: int
         heldout=len(heldout) if heldout is not None else 0,
         skipped=int(rows.skipped.get("count", 0)) + rows.refused,
         reasons=(*(_reason(item) for item in rows.skipped.get("first", [])[:5]), *rows.reasons[:5]),
+        unread=rows.unread,
         truncated=rows.truncated.count,
         dropped=rows.dropped.count,
         tokens=sum(lengths),
@@ -176,10 +180,9 @@ def report(rows: TokenSet, heldout: TokenSet | None, tokenizer: Any, cutoff: int
     )
 
 
-def _reason(item: Any) -> str:
-    if isinstance(item, dict):
-        return f"{item.get('file', '')}:{item.get('line', '')}: {item.get('message', item)}"
-    return str(item)
+def _reason(problem: dict[str, Any]) -> str:
+    field = f" `{problem['field']}`:" if problem["field"] else ""
+    return f"{problem['file']}:{problem['line']}:{field} {problem['reason']}"
 
 
 def histogram(lengths: Sequence[int], cutoff: int) -> tuple[tuple[int, int], ...]:

@@ -202,6 +202,9 @@ def told_token_sets(
         events.emit("log", message=f"left out: {place}: {problem['reason']}")
     for reason in train_set.reasons:
         events.emit("log", message=f"left out: {reason}")
+    if train_set.unread:
+        names = ", ".join(f"`{name}` ({rows:,} rows)" for name, rows in train_set.unread.items())
+        events.emit("log", message=f"columns that are not read: {names}", unread=train_set.unread)
     left_out = train_set.skipped["count"] + train_set.refused
     events.emit(
         "log",

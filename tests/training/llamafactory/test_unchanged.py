@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from slipway.cli.main import main
 from slipway.core.errors import SlipwayError
 from slipway.core.events import EventLog, read_events
+from slipway.testing.fake_hub import FakeHub, serving
 from slipway.training import load_recipe, train
 from slipway.training.dry_run import dry_run
 from slipway.training.spec import Resolved
@@ -199,9 +201,28 @@ def test_sft_of_three_datasets_trains_and_names_what_it_left_out(
 def test_a_row_of_another_order_is_left_out_and_named_before_training(shop: Shop) -> None:
     data = dry_run(shop.recipe("sft", "tags")).data
     assert (data.documents, data.skipped) == (16, 1)
-    assert "tags.json" in data.reasons[0]
+    (reason,) = data.reasons
+    assert reason.startswith(f"{shop.folder}/data/tags.json:")
+    assert reason.endswith("`talk[0].what`: expected a turn of `user / tool`, found `assistant`")
     learned = "".join(piece.text for piece in data.preview[0] if piece.learned)
     assert learned.startswith("yes, you can return the cup.")
+
+
+def test_columns_that_an_entry_does_not_list_are_told(
+    shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = {"file_name": "plain.json"} | {
+        "columns": {"prompt": "instruction", "response": "output"}
+    }
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps({"plain": entry}), "utf-8")
+    recipe = shop.recipe("sft", "plain")
+    for _ in range(2):  # the second time from the token cache
+        assert dry_run(recipe).data.unread == {"input": 16}
+    assert main(["train", str(recipe.path), "--dry-run"]) == 0
+    assert "not read (rows that have them): `input` (16)" in capsys.readouterr().out
+    train(recipe, run_dir=tmp_path / "run", events=EventLog(None))
+    said = [e.get("message", "") for e in read_events(tmp_path / "run" / "events.jsonl")]
+    assert "columns that are not read: `input` (16 rows)" in said
 
 
 def test_pt_trains_on_the_prompt_column(shop: Shop, tmp_path: Path) -> None:
@@ -269,3 +290,42 @@ def test_another_meaning_of_an_entry_is_other_data_and_another_spelling_is_not(
     columns = {"prompt": "instruction", "response": "output"}
     registry.write_text(json.dumps({"plain": {"file_name": "plain.json", "columns": columns}}))
     assert data_identity(spec.sources, "sft") != first
+
+
+def test_a_start_reads_the_bytes_of_the_data_once(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slipway.core.files import sha256_file
+    from slipway.datasets import digests
+
+    digested: list[str] = []
+
+    def counted(file: Path) -> str:
+        digested.append(file.name)
+        return sha256_file(file)
+
+    monkeypatch.setattr(digests, "sha256_file", counted)
+    recipe = shop.recipe("sft", "plain,tags", "template: chatml\nmax_steps: 1\n")
+    train(recipe, run_dir=tmp_path / "run", events=EventLog(None))
+    assert sorted(digested) == ["plain.json", "tags.json"]
+
+
+def test_a_dataset_of_a_hub_is_fetched_told_and_trained_on(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = DATASETS["plain"][1]
+    files = {"train.json": json.dumps(rows[:12]).encode(), "test.json": b"[]"}
+    with serving(FakeHub(datasets={"org/shop": files})) as hub:
+        monkeypatch.setenv("SLIPWAY_HF_ENDPOINT", hub.url)
+        recipe = shop.recipe("sft", "org/shop", "template: chatml\nmax_steps: 2\n")
+        recipe = load_recipe(recipe.path or tmp_path, ["dataset_dir=ONLINE"])
+        told: list[dict[str, Any]] = []
+        train(recipe, run_dir=tmp_path / "run", events=EventLog(None, told.append))
+    fetched = [event for event in told if event.get("stage") == "fetch"]
+    size = len(files["train.json"])
+    assert (fetched[-1]["name"], fetched[-1]["done_bytes"]) == ("org/shop", size)
+    documents = next(event for event in told if "documents" in event)
+    assert documents["documents"] == 12
+    # finished, and the hub is gone
+    again = train(recipe, run_dir=tmp_path / "run", events=EventLog(None))
+    assert again.resumed_from == 2
