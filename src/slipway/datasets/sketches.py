@@ -5,7 +5,7 @@ In memory a text takes its bands (80 bytes) and its place in the file (8 bytes).
 
 from __future__ import annotations
 
-import os
+import mmap
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     I64 = NDArray[np.int64]
     U32 = NDArray[np.uint32]
+    U64 = NDArray[np.uint64]
 
 EXACT_LIMIT = 3000
 """Up to so many texts every pair is compared."""
 _AT_ONCE = 4096
+_MAPPED_BYTES = 1 << 28
 _ENOUGH = 8
 """A text that has so many like it needs no more of them to be told."""
 
@@ -74,13 +76,13 @@ class _Found:
 
     def __init__(self, np: Any, threshold: float) -> None:
         self._np = np
-        self._threshold = threshold
+        self.threshold = threshold
         self._parts: list[tuple[I64, I64, NDArray[np.float64]]] = []
         self.best: Likeness | None = None
 
     def add(self, left: I64, right: I64, values: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Take pairs with their index; which of them are alike."""
-        alike: NDArray[np.bool_] = values >= self._threshold
+        alike: NDArray[np.bool_] = values >= self.threshold
         if len(values):
             at = int(values.argmax())
             if values[at] > (self.best.similarity if self.best else 0):
@@ -137,6 +139,7 @@ class Sketches:
         self._ends = Growing(np, np.int64)
         self._bands = Growing(np, np.uint32, BANDS)
         self._written = 0
+        self._map: U32 | None = None
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="slipway-")  # noqa: SIM115 - see close
 
     def __len__(self) -> int:
@@ -150,6 +153,7 @@ class Sketches:
 
     def close(self) -> None:
         """Remove the file."""
+        self._map = None
         self._file.close()
 
     def add(self, new: Sketched) -> None:
@@ -158,6 +162,7 @@ class Sketches:
         Raises:
             ResourceError: the disk of temporary files is full.
         """
+        self._map = None
         self._ends.extend(new.edges[1:] + self._written)
         self._bands.extend(new.bands)
         try:
@@ -170,11 +175,28 @@ class Sketches:
         """The sketch of a text."""
         ends = self._ends.array
         start = int(ends[number - 1]) if number else 0
-        size = (int(ends[number]) - start) * 4
-        found: U32 = self.np.frombuffer(
-            os.pread(self._file.fileno(), size, start * 4), self.np.uint32
-        )
-        return found
+        return self._mapped()[start : int(ends[number])]
+
+    def _mapped(self) -> U32:
+        """All sketches, one behind the other, in pages that the system reads when they are used."""
+        if self._map is None:
+            self._file.flush()
+            self._map = (
+                self.np.memmap(self._file, self.np.uint32, "r", shape=(self._written,))
+                if self._written
+                else self.np.empty(0, self.np.uint32)
+            )
+        return self._map
+
+    def _let_go(self) -> None:
+        """Give the pages back, which count as this process's memory though they are the file's."""
+        mapped = getattr(self._map, "_mmap", None)
+        if (
+            mapped is not None
+            and self._written * 4 > _MAPPED_BYTES
+            and hasattr(mmap, "MADV_DONTNEED")
+        ):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def jaccard(self, left: int, right: int) -> float:
         """How alike two texts are."""
@@ -182,7 +204,6 @@ class Sketches:
 
     def within(self, numbers: I64, threshold: float) -> Comparison:
         """Pairs among some of the texts, given by ascending numbers."""
-        self._file.flush()
         if len(numbers) <= EXACT_LIMIT:
             return self._exactly(numbers, numbers, threshold, same=True)
         found = candidates(self._bands.array[numbers], self.np)
@@ -190,7 +211,6 @@ class Sketches:
 
     def between(self, left: I64, right: I64, threshold: float) -> Comparison:
         """Pairs of a text of `left` and a text of `right`."""
-        self._file.flush()
         if len(left) * len(right) <= EXACT_LIMIT**2:
             return self._exactly(left, right, threshold, same=False)
         bands = self._bands.array
@@ -216,28 +236,51 @@ class Sketches:
             alike = [known]
             for start in range(0, len(keys), _AT_ONCE):
                 block = keys[start : start + _AT_ONCE]
-                a = (block >> np.uint64(32)).astype(np.int64)
-                b = (block & np.uint64(0xFFFFFFFF)).astype(np.int64)
-                kept = found.add(a, b, self._jaccards(a, b))
-                alike.append(block[kept])
-                counts = np.bincount(np.concatenate((a[kept], b[kept])), minlength=len(self))
-                others = np.minimum(255, others + counts).astype(np.uint8)
+                kept = self._compare_block(block, found)
+                alike.append(kept)
+                ends = np.concatenate((kept >> np.uint64(32), kept & np.uint64(0xFFFFFFFF)))
+                texts, counts = np.unique(ends.astype(np.int64), return_counts=True)
+                others[texts] = np.minimum(255, others[texts] + counts)
             known = np.sort(np.concatenate(alike))
+            self._let_go()
         return found.comparison("minhash")
+
+    def _compare_block(self, pairs: U64, found: _Found) -> U64:
+        """Compare some pairs (left << 32 | right); those that are alike."""
+        np = self.np
+        left = (pairs >> np.uint64(32)).astype(np.int64)
+        right = (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        # sets of very different size cannot be alike; as the best pair they may still count
+        a, b = self._sizes(left), self._sizes(right)
+        most = np.minimum(a, b) / np.maximum(1, np.maximum(a, b))
+        best = found.best.similarity if found.best else 0.0
+        worth = np.flatnonzero(most > min(best, found.threshold - 1e-9))
+        values = self._jaccards(left[worth], right[worth])
+        kept: U64 = pairs[worth[found.add(left[worth], right[worth], values)]]
+        return kept
+
+    def _sizes(self, numbers: I64) -> I64:
+        ends = self._ends.array
+        sizes: I64 = ends[numbers] - self.np.where(numbers > 0, ends[numbers - 1], 0)
+        return sizes
 
     def _jaccards(self, left: I64, right: I64) -> NDArray[np.float64]:
         """The index of many pairs at once: equal neighbours in the sorted union of each pair."""
         np = self.np
-        sketches = {int(n): self.sketch(int(n)) for n in np.union1d(left, right)}
-        sets = [sketches[int(n)] for pair in zip(left, right, strict=True) for n in pair]
-        sizes = np.fromiter(map(len, sets), np.int64, len(sets)).reshape(-1, 2)
-        owner = np.repeat(np.arange(len(left), dtype=np.uint64), sizes.sum(axis=1))
-        keys = np.sort(owner << np.uint64(32) | np.concatenate(sets))
+        texts = np.stack((left, right), axis=1).ravel()
+        sizes = self._sizes(texts)
+        starts = self._ends.array[texts] - sizes
+        behind = np.cumsum(sizes)
+        at = np.arange(int(behind[-1]) if len(behind) else 0)
+        at += np.repeat(starts - behind + sizes, sizes)
+        owner = np.repeat(np.arange(len(texts), dtype=np.uint64) >> np.uint64(1), sizes)
+        keys = np.sort(owner << np.uint64(32) | self._mapped()[at])
         same = keys[1:][keys[1:] == keys[:-1]] >> np.uint64(32)
         shared = np.bincount(same.astype(np.int64), minlength=len(left))
-        values: NDArray[Any] = shared / np.maximum(1, sizes.sum(axis=1) - shared)
-        for n in np.flatnonzero(sizes.max(axis=1) >= SKETCH):  # parts of sets
-            values[n] = sketch_jaccard(np, sets[2 * n], sets[2 * n + 1])
+        both = sizes.reshape(-1, 2)
+        values: NDArray[Any] = shared / np.maximum(1, both.sum(axis=1) - shared)
+        for n in np.flatnonzero(both.max(axis=1, initial=0) >= SKETCH):  # parts of sets
+            values[n] = sketch_jaccard(np, self.sketch(int(left[n])), self.sketch(int(right[n])))
         return values
 
     def _exactly(self, left: I64, right: I64, threshold: float, *, same: bool) -> Comparison:
