@@ -140,7 +140,7 @@ def run_stage(python: str, stage: str, *paths: Path) -> dict[str, Any]:
 def run_check(file: Path) -> dict[str, Any]:
     """`slipway data check` on the file; its memory is that of its process and its workers."""
     command = [sys.executable, "-m", "slipway.cli", "data", "check", str(file), "--json"]
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), cpu_of_children()
     with tempfile.TemporaryFile() as out:
         checking = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
         peak = watch(checking)
@@ -151,11 +151,17 @@ def run_check(file: Path) -> dict[str, Any]:
         "exit_code": checking.returncode,
         "gib": peak / 2**30,
         "seconds": seconds,
+        "cpu_s": cpu_of_children() - cpu,
         "rows": sum(report["rows"].values()),
         "near_duplicates": report["near_duplicate_count"],
         "same": report["error_codes"].get("duplicate_row", 0),
         "mean_quality": report["splits"]["train"]["quality"]["mean"],
     }
+
+
+def cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def watch(process: subprocess.Popen[bytes]) -> int:
@@ -236,7 +242,9 @@ def report(found: dict[str, dict[str, Any]], rows: int) -> dict[str, float]:
     if "check" in found:
         check = found["check"]
         values["check_s"] = round(check["seconds"], 1)
+        values["check_cpu_s"] = round(check["cpu_s"], 1)
         values["check_gib"] = round(check["gib"], 3)
+        print(f"check: {check['cpu_s']:.0f} s of processor time")
         print(f"check: {check['near_duplicates']} pairs nearly the same, {check['same']} the same")
     if "second start" in found:
         second = found["second start"]["seconds"]
