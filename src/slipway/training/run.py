@@ -265,7 +265,7 @@ def _setting(
 
     part = f"{sha256_json(identity)[:16]}/{world.rank}-of-{world.size}"
     alone = stop if world.size == 1 else lambda: None  # several stop together, between steps
-    return Setting(run_dir / REFERENCE / part, alone, partial(_tell_reference, events))
+    return Setting(run_dir / REFERENCE / part, alone, partial(_tell_reference, events), world.sum)
 
 
 def _tell_reference(events: EventLog, done: int, total: int) -> None:

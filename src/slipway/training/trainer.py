@@ -100,7 +100,10 @@ class Trainer:
     def _part_of(self, numbers: Sequence[int]) -> StepSums:
         """This process's part of a step."""
         mine = self.world.part(numbers)
-        return self.objective.gradients(mine, self._stop_in_step) if mine else StepSums(0.0, 0)
+
+        if not mine and not self.objective.collective:
+            return StepSums(0.0, 0)
+        return self.objective.gradients(mine, self._stop_in_step)
 
     def step(self, numbers: Sequence[int], rate: float) -> StepResult:
         """One optimiser step.

@@ -256,6 +256,22 @@ def test_dpo_trains_on_ranked_pairs(loss: str, method: str, shop: Shop, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("stage", "dataset", "method"), [("kto", "votes", "lora"), ("rm", "pairs", "full")]
+)
+def test_marked_answers_and_reward_models_train(
+    stage: str, dataset: str, method: str, shop: Shop, tmp_path: Path
+) -> None:
+    more = "template: chatml\nval_size: 4\n"
+    if stage == "kto":
+        more += "pref_beta: 0.2\nkto_rejected_weight: 1.2\n"
+    result = train(
+        shop.recipe(stage, dataset, more, method), run_dir=tmp_path / "run", events=EventLog(None)
+    )
+    assert result.metrics["eval_loss"] < 0.95 * result.metrics["base_eval_loss"]
+    assert (tmp_path / "run" / "model" / "value_head.safetensors").exists() == (stage == "rm")
+
+
+@pytest.mark.parametrize(
     ("stage", "dataset", "code"),
     [
         ("sft", "plane", "data.undefined"),

@@ -10,57 +10,22 @@ import pytest
 import torch
 
 from slipway.core.errors import ConflictError, InputError, ProofError
-from slipway.core.events import EventLog, read_events
+from slipway.core.events import read_events
 from slipway.core.manifest import read_manifest
-from slipway.datasets import Encoded, load_tokenizer
-from slipway.training import TrainSpec, train
-from slipway.training.folder import StopAsked
-from slipway.training.methods import Tuned, attach
+from slipway.training import train
 from slipway.training.model import load_base
-from slipway.training.objectives import Objective, Setting, make_objective
-from slipway.training.token_sets import token_sets
 
 from .conftest import make_spec
-
-CPU = torch.device("cpu")
-
-
-def quiet(*listeners: Any) -> EventLog:
-    return EventLog(None, *listeners)
-
-
-def objective_of(
-    spec: TrainSpec, folder: Path | None = None, tuned: Tuned | None = None
-) -> tuple[Objective, Tuned, list[Encoded]]:
-    base = Path(spec.model)
-    rows, heldout = token_sets(spec, load_tokenizer(base))
-    torch.manual_seed(0)
-    tuned = tuned or attach(load_base(base, torch.float32, CPU), spec, torch.float32)
-    objective = make_objective(spec, tuned, rows, heldout or [], Setting(folder))
-    return objective, tuned, list(rows)
-
-
-def moved(tuned: Tuned) -> None:
-    """Give the trained weights values that training might have given them."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in tuned.parameters:
-            parameter.add_(0.05 * torch.randn_like(parameter))
-
-
-def gradient(tuned: Tuned) -> torch.Tensor:
-    found = [p.grad.clone().flatten() for p in tuned.parameters if p.grad is not None]
-    for parameter in tuned.parameters:
-        parameter.grad = None
-    return torch.cat(found)
-
-
-def plain_logps(model: Any, row: Encoded) -> torch.Tensor:
-    """One answer's log-probability by transformers' own forward, unpacked."""
-    logits = model(input_ids=torch.tensor([row.input_ids]), use_cache=False).logits[0, :-1]
-    labels = torch.tensor(row.labels[1:])
-    logs = torch.log_softmax(logits, -1).gather(1, labels.clamp_min(0)[:, None])[:, 0]
-    return logs[labels != -100].sum()
+from .tools import (
+    CPU,
+    gradient,
+    moved,
+    objective_of,
+    plain_logps,
+    quiet,
+    stop_after,
+    told,
+)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -81,8 +46,13 @@ def test_the_gradient_is_autograds_over_unpacked_rows(method: str, base: Path, p
     for i in numbers:
         good, bad = rows[2 * i], rows[2 * i + 1]
         with torch.no_grad():
-            known = plain_logps(first, good), plain_logps(first, bad)
-        d = (plain_logps(model, good) - known[0]) - (plain_logps(model, bad) - known[1])
+            known = (
+                plain_logps(first, good.input_ids, good.labels),
+                plain_logps(first, bad.input_ids, bad.labels),
+            )
+        d = (plain_logps(model, good.input_ids, good.labels) - known[0]) - (
+            plain_logps(model, bad.input_ids, bad.labels) - known[1]
+        )
         loss = loss - torch.nn.functional.logsigmoid(0.1 * d) / len(numbers)
     loss.backward()
     theirs = gradient(tuned)
@@ -168,14 +138,6 @@ def test_a_run_learns_to_prefer_the_chosen_answers(
         assert evals[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
 
 
-def stop_after(step: int) -> Any:
-    def listen(event: dict[str, Any]) -> None:
-        if event["type"] == "metric" and event.get("step") == step and event["kind"] == "train":
-            raise StopAsked
-
-    return listen
-
-
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_stopped_run_goes_on_with_the_losses_of_an_unstopped_one(
     method: str, base: Path, pairs: Path, tmp_path: Path
@@ -188,15 +150,7 @@ def test_a_stopped_run_goes_on_with_the_losses_of_an_unstopped_one(
     assert len(kept) == 2
     result = train(spec, run_dir=tmp_path / "cut", events=quiet())
     assert 0 < result.resumed_from < 8
-    assert told(tmp_path / "cut") == told(tmp_path / "whole")
-
-
-def told(run_dir: Path) -> dict[int, tuple[float, float]]:
-    return {
-        event["step"]: (event["loss"], event["margin"])
-        for event in read_events(run_dir / "events.jsonl", "metric")
-        if event["kind"] == "train"
-    }
+    assert told(tmp_path / "cut", "margin") == told(tmp_path / "whole", "margin")
 
 
 def test_a_full_run_whose_reference_file_was_removed_computes_it_again(

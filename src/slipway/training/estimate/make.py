@@ -121,7 +121,7 @@ def _cost(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Cost:
-    from slipway.training.batch import batches, losses
+    from slipway.training.batch import Batch, batches, hidden_states, losses
     from slipway.training.methods import attach, load_dtype, make_optimizer
     from slipway.training.sharing import shares
 
@@ -135,16 +135,21 @@ def _cost(
     typical = batches([rows[i] for i in work.typical], spec.pack_tokens, device, lean=lean)
     optimizer = make_optimizer(spec, tuned)
 
+    def forward(batch: Batch) -> torch.Tensor:
+        if spec.stage == "rm":  # no logits are made
+            return hidden_states(model, batch).index_select(0, batch.ends).float().sum()
+        return losses(model, batch, 1e-3).sum()
+
     def learn(packs: Any) -> None:
         for _, batch in packs:
             with tuned.computing():
-                loss = losses(model, batch, 1e-3).sum()
+                loss = forward(batch)
             loss.backward()
 
     def read() -> None:
         for _, batch in typical:
             with tuned.computing():
-                losses(model, batch)
+                forward(batch)
 
     try:
         return measure(model, lambda: learn(largest), lambda: learn(typical), read, optimizer)

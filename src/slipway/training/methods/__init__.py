@@ -14,6 +14,7 @@ from slipway.training.methods.adapter import AdapterTuned, LoraTuned, as_new
 from slipway.training.methods.base import Artefact, ParamGroup, Tuned
 from slipway.training.methods.noise import add_noise
 from slipway.training.methods.optimizer import make_optimizer
+from slipway.training.methods.scored import ScoredTuned
 from slipway.training.methods.whole import freeze, full
 from slipway.training.spec import TrainSpec
 
@@ -21,6 +22,7 @@ __all__ = [
     "AdapterTuned",
     "Artefact",
     "ParamGroup",
+    "ScoredTuned",
     "Tuned",
     "as_new",
     "attach",
@@ -46,6 +48,8 @@ def attach(model: Any, spec: TrainSpec, dtype: torch.dtype) -> Tuned:
     """
     begin = adapter_folder(Path(spec.adapter)) if spec.adapter else None
     tuned = _attach(model, spec, dtype, begin)
+    if spec.stage == "rm":
+        tuned = ScoredTuned(tuned)
     if spec.neftune_alpha is not None:
         add_noise(model, spec.neftune_alpha)
     return tuned

@@ -32,5 +32,13 @@ def make_objective(
             from slipway.training.objectives.make import preference
 
             return preference(spec, tuned, rows, heldout, setting)
+        case "kto":
+            from slipway.training.objectives.make import feedback
+
+            return feedback(spec, tuned, rows, heldout, setting)
+        case "rm":
+            from slipway.training.objectives.reward import Reward
+
+            return Reward(tuned, rows, heldout, spec.pack_tokens)
         case _:
             return NextToken(tuned, rows, heldout, spec.pack_tokens, lean=shares(spec))

@@ -47,11 +47,13 @@ class Setting:
         folder: for what the run must know again after a resume; None: nothing is kept.
         stop: called often while something is prepared; may raise.
         tell: gets (rows done, rows to do) while something is prepared.
+        sum: adds numbers up over the processes that train together; all must call it as often.
     """
 
     folder: Path | None = None
     stop: Callable[[], None] = lambda: None
     tell: Callable[[int, int], None] = lambda done, total: None
+    sum: Callable[..., list[float]] = lambda *values: list(values)
 
 
 class Objective(Protocol):
@@ -59,6 +61,10 @@ class Objective(Protocol):
 
     A unit is what a step is made of and never cut: a row, or the two rows of a preference pair.
     """
+
+    @property
+    def collective(self) -> bool:
+        """Whether `gradients` must be called by all processes, also by one without a unit."""
 
     @property
     def lengths(self) -> Sequence[int]:

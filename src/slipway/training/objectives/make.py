@@ -8,6 +8,7 @@ from pathlib import Path
 from slipway.datasets import Encoded
 from slipway.training.methods import Tuned
 from slipway.training.objectives.base import Setting
+from slipway.training.objectives.feedback import Feedback
 from slipway.training.objectives.preference import Preference
 from slipway.training.objectives.reference import Before, Other, ReferenceModel
 from slipway.training.objectives.units import has_reference
@@ -34,6 +35,26 @@ def preference(
         folder=setting.folder,
         stop=setting.stop,
         tell=setting.tell,
+    )
+
+
+def feedback(
+    spec: TrainSpec,
+    tuned: Tuned,
+    rows: Sequence[Encoded],
+    heldout: Sequence[Encoded],
+    setting: Setting,
+) -> Feedback:
+    """Stage kto."""
+    return Feedback(
+        tuned,
+        rows,
+        heldout,
+        spec.kto,
+        spec.preference.ftx,
+        spec.pack_tokens,
+        model=reference_model(spec, tuned),
+        setting=setting,
     )
 
 

@@ -20,6 +20,8 @@ class NextToken:
         lean: see `to_batch`; not where every document shall be disturbed on its own (dropout).
     """
 
+    collective = False
+
     def __init__(
         self,
         tuned: Tuned,

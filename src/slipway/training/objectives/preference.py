@@ -13,7 +13,7 @@ from slipway.training.batch import answer_logps, group_batches
 from slipway.training.methods import Tuned
 from slipway.training.objectives.base import EvalResult, StepSums
 from slipway.training.objectives.preference_losses import Judged, judge
-from slipway.training.objectives.reference import Reference, ReferenceModel
+from slipway.training.objectives.reference import Reference, ReferenceModel, reading
 from slipway.training.objectives.units import rows_of, unit_lengths
 from slipway.training.spec import PreferenceSpec
 
@@ -32,6 +32,8 @@ class Preference:
         folder: where the reference's answers are kept; None: in memory.
         tell: gets (rows done, rows to do) while the reference is asked for long.
     """
+
+    collective = False
 
     def __init__(
         self,
@@ -97,23 +99,17 @@ class Preference:
             return None
         count = len(self._heldout) // 2
         reference = self._of("heldout", range(count), stop)
-        model, training = self._tuned.model, self._tuned.model.training
         tally = _Tally()
-        model.eval()
-        try:
-            with torch.inference_mode():
-                for start in range(0, count, _AT_ONCE):
-                    part = range(start, min(count, start + _AT_ONCE))
-                    pairs = [(self._heldout[2 * i], self._heldout[2 * i + 1]) for i in part]
-                    packs = group_batches(pairs, self._pack_tokens, self._device, lean=True)
-                    for members, batch in packs:
-                        stop()
-                        with self._tuned.computing():
-                            logps, counts = answer_logps(model, batch)
-                        members = [start + member for member in members]
-                        tally.add(self._judge(logps, counts, reference, members), logps)
-        finally:
-            model.train(training)
+        with reading(self._tuned):
+            for start in range(0, count, _AT_ONCE):
+                part = range(start, min(count, start + _AT_ONCE))
+                pairs = [(self._heldout[2 * i], self._heldout[2 * i + 1]) for i in part]
+                packs = group_batches(pairs, self._pack_tokens, self._device, lean=True)
+                for members, batch in packs:
+                    stop()
+                    logps, counts = answer_logps(self._tuned.model, batch)
+                    members = [start + member for member in members]
+                    tally.add(self._judge(logps, counts, reference, members), logps)
         rounded = {name: round(value, 6) for name, value in tally.means().items()}
         return EvalResult(tally.loss, {**rounded, "pairs": count}, float(count))
 

@@ -30,7 +30,7 @@ from slipway.training.methods import Tuned
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_AT_ONCE = 256  # rows that are read and packed together
+_AT_ONCE = 64  # rows that are read and packed together
 _TELL_EVERY_S = 5.0
 
 
@@ -122,6 +122,39 @@ def known_values(path: Path | None, count: int) -> NDArray[Any]:
     return np.memmap(path, "<f8", mode="r+")
 
 
+@contextmanager
+def reading(tuned: Tuned) -> Iterator[None]:
+    """While entered the model is only read: no dropout, no noise, no gradient."""
+    model, training = tuned.model, tuned.model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), tuned.computing():
+            yield
+    finally:
+        model.train(training)
+
+
+def logps_of(
+    model: Any,
+    rows: Sequence[Encoded],
+    pack_tokens: int,
+    device: torch.device,
+    stop: Callable[[], None],
+) -> Tensor:
+    """The sum of the log-probabilities of each row's labels: [rows], fp64, on the CPU.
+
+    Without gradient, and in whatever mode the model is.
+    """
+    found = torch.zeros(len(rows), dtype=torch.float64)
+    groups = [(row,) for row in rows]
+    with torch.inference_mode():
+        for members, batch in group_batches(groups, pack_tokens, device, lean=True):
+            stop()
+            sums, _ = answer_logps(model, batch)
+            found[members] = sums.double().cpu()
+    return found
+
+
 class Reference:
     """What the reference says of the answers of some rows.
 
@@ -165,18 +198,13 @@ class Reference:
         """Ask a model that is there already."""
         told = time.monotonic()
         for start in range(0, len(numbers), _AT_ONCE):
-            part = numbers[start : start + _AT_ONCE]
-            done = start
-            groups = [(self._rows[number],) for number in part]
-            packs = group_batches(groups, self._pack_tokens, self._device, lean=True)
-            for members, batch in packs:
-                stop()
-                sums, _ = answer_logps(model, batch)
-                self._known[[part[member] for member in members]] = sums.double().cpu().numpy()
-                done += len(members)
-                if time.monotonic() - told > _TELL_EVERY_S:
-                    told = time.monotonic()
-                    self._tell(done, len(numbers))
+            part = list(numbers[start : start + _AT_ONCE])
+            rows = [self._rows[number] for number in part]
+            found = logps_of(model, rows, self._pack_tokens, self._device, stop)
+            self._known[part] = found.numpy()
+            if time.monotonic() - told > _TELL_EVERY_S:
+                told = time.monotonic()
+                self._tell(start + len(part), len(numbers))
 
     def of(self, numbers: Sequence[int], stop: Callable[[], None]) -> Tensor:
         """The sums of the answers' log-probabilities: [numbers], fp64, on the CPU."""

@@ -100,7 +100,7 @@ class QuantSpec(_Keys):
 
 
 class PreferenceSpec(_Keys):
-    """Stage dpo."""
+    """Stage dpo; `ftx` and `ref_model` are stage kto's too."""
 
     loss: Literal["sigmoid", "ipo", "hinge", "orpo", "simpo"] = Field(
         default="sigmoid", description="how a pair is judged"
