@@ -60,6 +60,7 @@ class Feedback:
 
     Args:
         ftx: weight of the good answers' own loss: the mean over them of their mean cross-entropy.
+        lean: see `to_batch`; not where every document shall be disturbed on its own (dropout).
     """
 
     collective = True
@@ -73,10 +74,11 @@ class Feedback:
         ftx: float,
         pack_tokens: int,
         *,
+        lean: bool,
         model: ReferenceModel,
         setting: Setting,
     ) -> None:
-        self._tuned, self._spec, self._ftx = tuned, spec, ftx
+        self._tuned, self._spec, self._ftx, self._lean = tuned, spec, ftx, lean
         self._pack_tokens, self._setting = pack_tokens, setting
         self._device = next(tuned.model.parameters()).device
         self.lengths = lengths_of(rows)
@@ -116,7 +118,9 @@ class Feedback:
         tokens = 0
         groups = [(part.rows[i],) for i in numbers]
         marks = part.good[list(numbers)]
-        for members, batch in group_batches(groups, self._pack_tokens, self._device):
+        for members, batch in group_batches(
+            groups, self._pack_tokens, self._device, lean=self._lean
+        ):
             stop()
             tokens += batch.tokens
             with self._tuned.computing():

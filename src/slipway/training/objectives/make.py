@@ -53,6 +53,7 @@ def feedback(
         spec.kto,
         spec.preference.ftx,
         spec.pack_tokens,
+        lean=shares(spec),
         model=reference_model(spec, tuned),
         setting=setting,
     )

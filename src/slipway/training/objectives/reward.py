@@ -26,6 +26,7 @@ def scores(model: object, batch: Batch, weight: Tensor) -> Tensor:
     """The score of each document: [documents], fp32.
 
     Args:
+        batch: not a lean one, which ends with the last label.
         weight: [1, width], the head.
     """
     last = hidden_states(model, batch).index_select(0, batch.ends)
@@ -74,8 +75,7 @@ class Reward:
             for start in range(0, count, _AT_ONCE):
                 part = range(start, min(count, start + _AT_ONCE))
                 pairs = [(self._heldout[2 * i], self._heldout[2 * i + 1]) for i in part]
-                packs = group_batches(pairs, self._pack_tokens, self._device, lean=True)
-                for _, batch in packs:
+                for _, batch in group_batches(pairs, self._pack_tokens, self._device):
                     stop()
                     tally += self._judge(batch)[1]
         loss, told = _told(tally / count)
