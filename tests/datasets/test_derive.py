@@ -169,6 +169,18 @@ def test_a_registered_file_is_read_by_its_name(
     assert all(map(same, load_dataset(folder), read))
 
 
+@pytest.mark.parametrize("target", ["openai", "sharegpt"])
+def test_a_registered_file_with_calls_of_functions_is_read_by_its_name(
+    write: Callable[..., Path], tmp_path: Path, target: Target
+) -> None:
+    folder = write([TOOLS_ROW])
+    file = tmp_path / "lf" / "rows.json"
+    done = convert_dataset(source(folder), Out(file), target)
+    register(file, "mine", target, done.columns, force=False)
+    (read,) = open_samples([DataSource(path="mine", info=str(file.parent))])
+    assert same(load_dataset(folder)[0], read)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl", "json"])
 def test_rows_of_any_shape_are_written_and_read_again(tmp_path: Path, suffix: str) -> None:
     rows: list[dict[str, Any]] = [

@@ -226,7 +226,8 @@ def registry_entry(file_name: str, target: Target, columns: set[str]) -> dict[st
     }[target]
     named |= {"chosen": "chosen", "rejected": "rejected", "kto_tag": "kto_tag"}
     if target != "alpaca":
-        entry["formatting"] = target
+        # its `openai` adds a sentence to system turns, so it is for rows with functions only
+        entry["formatting"] = target if "tools" in columns else "sharegpt"
     if {"chosen", "rejected"} <= columns:
         entry["ranking"] = True
     entry["columns"] = {part: column for part, column in named.items() if column in columns}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 
+from slipway.core.errors import ResourceError
+from slipway.core.i18n import tr
 from slipway.datasets.model import Message, Role, Sample, ToolCall
 from slipway.datasets.scan import Batch, Looker, batches
 
@@ -37,14 +41,27 @@ def look_at(samples: Iterable[Sample], workers: int) -> Iterator[Batch]:
 
 def _by_pool(waiting: Iterable[list[Sample]], workers: int) -> Iterator[Batch]:
     # processes of their own, not copies of this one, whose threads may hold locks
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running: deque[Future[Batch]] = deque()
-        for batch in waiting:
-            running.append(pool.submit(_look, list(map(_light, batch))))
-            if len(running) > 2 * workers:  # so that a slow worker does not fill the memory
+    spawn = get_context("spawn")
+    running: deque[Future[Batch]] = deque()
+    try:
+        with ProcessPoolExecutor(workers, spawn, initializer=_leave_interrupts) as pool:
+            for batch in waiting:
+                running.append(pool.submit(_look, list(map(_light, batch))))
+                if len(running) > 2 * workers:  # so that a slow worker does not fill the memory
+                    yield running.popleft().result()
+            while running:
                 yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+    except BrokenProcessPool as error:
+        raise ResourceError(
+            "data.worker_died",
+            tr("a process that looks at rows was ended from outside; perhaps memory ran out"),
+            tr("try fewer with `--workers 1`, or none with `--workers 0`"),
+        ) from error
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; the one that reads ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 _LOOKER: list[Looker] = []

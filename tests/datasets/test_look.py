@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.datasets.rows_for_tests import sample
+
+from slipway.core.errors import ResourceError
+from slipway.datasets import look, scan
+
+
+class _Deadly:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[int], Any], tuple[int]]:
+        return os._exit, (1,)
+
+
+def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scan, "BATCH_ROWS", 1)
+    monkeypatch.setattr(look, "_WORTH_A_POOL", 1)
+    monkeypatch.setattr(look, "_light", lambda sample: _Deadly())
+    with pytest.raises(ResourceError, match="ended from outside"):
+        list(look.look_at([sample("a", "b")] * 3, 1))
+
+
+def test_few_rows_need_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "_by_pool", None)
+    (batch,) = look.look_at([sample("a", "b")] * 3, 2)
+    assert len(batch.names) == 3
+    assert list(look.look_at([], 2)) == []
