@@ -21,7 +21,7 @@ from slipway.training.batch import batches, losses
 from slipway.training.methods import attach, make_optimizer
 from slipway.training.methods.noise import document_lengths
 from slipway.training.model import load_base
-from slipway.training.spec import LoraSpec
+from slipway.training.spec import LoraSpec, OftSpec
 
 CPU = torch.device("cpu")
 
@@ -70,11 +70,12 @@ RUNS: dict[str, dict[str, Any]] = {
         "weight_decay": 0.01,
     },
     "pissa": {"lora": LoraSpec(rank=4, alpha=4.0, pissa=True, pissa_iter=2)},
+    "oft with dropout": {"method": "oft", "oft": OftSpec(block_size=8, dropout=0.2)},
     "rslora with dropout": {"lora": LoraSpec(rank=4, alpha=4.0, rslora=True, dropout=0.2)},
     "dora with dropout": {"lora": LoraSpec(rank=4, alpha=8.0, dora=True, dropout=0.2)},
     "extra modules": {"lora": LoraSpec(rank=4, alpha=8.0, extra_modules=["lm_head"])},
 }
-SLOW = list(RUNS)[2:]
+SLOW = list(RUNS)[3:]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,7 @@ def test_an_adapter_is_refused_where_it_does_not_fit(
     assert "neither an adapter" in refused(InputError, adapter=str(data))
     assert "lora.rank: 7" in refused(UsageError, adapter=str(first), lora=LoraSpec(rank=7))
     assert "method: full" in refused(UsageError, adapter=str(first), method="full")
+    assert "of kind LORA" in refused(UsageError, adapter=str(first), method="oft")
     other = tiny_model(tmp_path / "other", seed=5)
     assert "another base" in refused(ConflictError, adapter=str(first), base=other)
 

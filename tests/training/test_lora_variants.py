@@ -27,6 +27,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "last norm": {"extra_modules": ["model.norm"], "target": ["q_proj", "v_proj"]},
     "norms of all layers": {"extra_modules": ["input_layernorm"]},
     "a projection of the targets": {"extra_modules": ["down_proj"]},
+    "oft": {"block": 8},
+    "oft of blocks that do not divide the width": {"block": 7, "target": ["down_proj"]},
 }
 
 
@@ -63,11 +65,21 @@ def adapted(base: Path, **options: Any) -> Any:
     model = plain(base)
     settings = {"rank": 4, "alpha": 6.0, "dropout": 0.0, "target": "all", **options}
     torch.manual_seed(1)
-    lora.attach(model, **settings)
+    put_on(model, **settings)
     for parameter in model.parameters():
         if parameter.requires_grad:  # as training would move them
             parameter.data += 0.05 * torch.randn_like(parameter)
     return model
+
+
+def put_on(model: Any, *, block: int = 0, **settings: Any) -> None:
+    if not block:
+        lora.attach(model, **settings)
+        return
+    shape = lora.OftShape(block)
+    lora.attach_layers(
+        model, lambda base: lora.OftLinear(base, shape), settings["target"], "oft.target"
+    )
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -134,7 +146,7 @@ def test_switched_off_the_base_remains(variant: str, base: Path) -> None:
 def test_training_begins_from_the_base(variant: str, base: Path) -> None:
     model = plain(base)
     torch.manual_seed(1)
-    lora.attach(model, rank=4, alpha=6.0, dropout=0.0, target="all", **VARIANTS[variant])
+    put_on(model, **{"rank": 4, "alpha": 6.0, "dropout": 0.0, "target": "all", **VARIANTS[variant]})
     torch.testing.assert_close(logits(model), logits(plain(base)), rtol=1e-4, atol=1e-5)
 
 
@@ -163,6 +175,54 @@ def test_adapters_with_sizes_of_their_own_are_read_and_written_as_peft_does(
     lora.save_adapter(ours, tmp_path / "ours", base="tiny")
     theirs = by_peft(base, tmp_path / "ours")
     torch.testing.assert_close(logits(theirs), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_oft_adapters_of_peft_compute_the_same(fast: bool, biased: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from peft import OFTConfig, get_peft_model
+
+        config = OFTConfig(
+            r=4,
+            oft_block_size=0,
+            target_modules=["q_proj", "down_proj"],
+            use_cayley_neumann=fast,
+            init_weights=False,
+        )
+        torch.manual_seed(0)
+        theirs = get_peft_model(plain(biased), config)
+        theirs.save_pretrained(str(tmp_path / "theirs"))
+        wanted = logits(theirs)
+    ours = plain(biased)
+    lora.load_adapter(ours, tmp_path / "theirs")
+    torch.testing.assert_close(logits(ours), wanted, rtol=1e-4, atol=1e-4)
+    merged = plain(biased)
+    for name, layer in lora.adapters(ours):
+        merged.get_submodule(name).weight.data = layer.merged()
+    torch.testing.assert_close(logits(merged), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_oft_turns_inputs_without_changing_their_lengths() -> None:
+    torch.manual_seed(0)
+    layer = lora.OftLinear(nn.Linear(12, 5), lora.OftShape(4))
+    nn.init.normal_(layer.rotation)
+    turned = layer.rotations()
+    one = torch.eye(4).expand(3, 4, 4)
+    torch.testing.assert_close(turned @ turned.transpose(1, 2), one)
+    before, after = layer.base.weight, layer.merged()
+    torch.testing.assert_close(after @ after.t(), (before @ before.t()).detach())
+
+
+def test_oft_dropout_leaves_some_blocks_unturned_while_training() -> None:
+    torch.manual_seed(0)
+    layer = lora.OftLinear(nn.Linear(16, 5), lora.OftShape(4, dropout=0.5))
+    nn.init.normal_(layer.rotation)
+    blocks = layer._kept(layer.rotations())
+    unturned = [bool(torch.equal(block, torch.eye(4))) for block in blocks]
+    assert sum(unturned) == 2
+    layer.eval()
+    assert torch.equal(layer._kept(layer.rotations()), layer.rotations())
 
 
 def test_half_of_a_tied_weight_is_read_as_peft_does(base: Path, tmp_path: Path) -> None:

@@ -30,8 +30,10 @@ SETTINGS = (
 def trained(home: Home, data: Path, name: str, *settings: str) -> Manifest:
     """A run in a process of its own, so that its peak of memory is its own."""
     run_dir = home.runs / name
-    command = [sys.executable, "-m", "slipway.cli", "train", f"model={home.bases / 'starter'}"]
-    command += [f"data={data}", *SETTINGS, *settings, "--run-dir", str(run_dir)]
+    recipe = data / "recipe.yaml"
+    recipe.write_text(f"model: {home.bases / 'starter'}\ndata: {data}\n")
+    command = [sys.executable, "-m", "slipway.cli", "train", str(recipe), *SETTINGS, *settings]
+    command += ["--run-dir", str(run_dir)]
     subprocess.run(command, check=True, env={**os.environ, "SLIPWAY_HOME": str(home.root)})
     return read_manifest(run_dir, kind="run")
 

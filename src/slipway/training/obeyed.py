@@ -16,7 +16,6 @@ from slipway.training.spec import TrainSpec
 # dotted key -> whether a value asks for nothing that is missing
 NOT_YET: dict[str, Callable[[Any], bool]] = {
     "stage": lambda value: value in ("sft", "pt", "dpo", "kto", "rm"),
-    "method": lambda value: value != "oft",
     "optimizer": lambda value: value == "adamw",
     "checkpointing": lambda value: value != "on",
     "compile": lambda value: value != "on",

@@ -3,6 +3,7 @@
 from slipway.training.lora.attach import (
     adapters,
     attach,
+    attach_layers,
     linear_names,
     load_state,
     state,
@@ -19,6 +20,7 @@ from slipway.training.lora.folder import (
     save_adapter,
 )
 from slipway.training.lora.layer import AdapterLayer, LoraLinear, LoraShape
+from slipway.training.lora.oft import OftLinear, OftShape
 
 __all__ = [
     "CONFIG_FILE",
@@ -27,8 +29,11 @@ __all__ = [
     "AdapterLayer",
     "LoraLinear",
     "LoraShape",
+    "OftLinear",
+    "OftShape",
     "adapters",
     "attach",
+    "attach_layers",
     "extras",
     "linear_names",
     "load_adapter",

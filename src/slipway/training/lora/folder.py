@@ -22,10 +22,12 @@ from slipway.core.i18n import tr
 from slipway.training.lora.attach import PREFIX, adapters, linear_names, mismatch, put_layer
 from slipway.training.lora.extra import extras, put_extras
 from slipway.training.lora.layer import AdapterLayer, LoraLinear, LoraShape
+from slipway.training.lora.oft import OftLinear, OftShape
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-_LORA_ENDS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
+_ENDS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "oft_R.weight")
+_OFT_FORMAT = "0.18.0"  # of PEFT: OFT folders of earlier versions mean something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,11 @@ class Adapter:
         Raises:
             InputError: they do not fit it.
         """
-        shape = _shape(self.config, name, dropout)
-        return _filled(LoraLinear(base, shape), self.layers[name], name, self.folder)
+        if self.config["peft_type"] == "OFT":
+            layer: AdapterLayer = OftLinear(base, _oft_shape(self.config, dropout))
+        else:
+            layer = LoraLinear(base, _shape(self.config, name, dropout))
+        return _filled(layer, self.layers[name], name, self.folder)
 
 
 def _filled(
@@ -83,7 +88,7 @@ def save_adapter(model: nn.Module, folder: Path, *, base: str) -> None:
         tensors |= {f"{PREFIX}{name}": copy.clone() for name in extra.names}
     # through memory, so that a full disk is an OSError
     write_bytes(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
-    write_json(folder / CONFIG_FILE, {**_lora_config(model), **_common_config(model, base)})
+    write_json(folder / CONFIG_FILE, {**_own_config(model), **_common_config(model, base)})
 
 
 def _common_config(model: nn.Module, base: str) -> dict[str, Any]:
@@ -96,6 +101,24 @@ def _common_config(model: nn.Module, base: str) -> dict[str, Any]:
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
+    }
+
+
+def _own_config(model: nn.Module) -> dict[str, Any]:
+    first = next(adapters(model))[1]
+    if not isinstance(first, OftLinear):
+        return _lora_config(model)
+    return {
+        "peft_type": "OFT",
+        "peft_version": _OFT_FORMAT,
+        "r": first.shape.blocks,
+        "oft_block_size": first.shape.block,
+        "module_dropout": first.shape.dropout,
+        "init_weights": True,
+        "coft": False,
+        "block_share": False,
+        "use_cayley_neumann": bool(first.shape.terms),
+        "num_cayley_neumann_terms": first.shape.terms or 5,
     }
 
 
@@ -156,11 +179,11 @@ def read_adapter(folder: Path) -> Adapter:
     whole = {}
     for key, tensor in tensors.items():
         name = key.removeprefix(PREFIX)
-        end = next((e for e in _LORA_ENDS if name.endswith(f".{e}")), None)
+        end = next((e for e in _ENDS if name.endswith(f".{e}")), None)
         if end is not None:
             layers.setdefault(name.removesuffix(f".{end}"), {})[end] = tensor
-        elif ".lora_" in name:
-            raise _unsupported(folder, [name.rpartition(".lora_")[2]])
+        elif ".lora_" in name or ".oft_" in name:
+            raise _unsupported(folder, [name])
         else:
             whole[name] = tensor
     return Adapter(folder, config, layers, whole)
@@ -217,6 +240,13 @@ def _shape(config: dict[str, Any], name: str, dropout: float) -> LoraShape:
     return LoraShape(int(rank), float(alpha), dropout, *flags)
 
 
+def _oft_shape(config: dict[str, Any], dropout: float) -> OftShape:
+    terms = int(config.get("num_cayley_neumann_terms", 5))
+    fast = config.get("use_cayley_neumann", True)
+    block, blocks = int(config.get("oft_block_size", 32)), int(config.get("r", 0))
+    return OftShape(0 if blocks else block, blocks, dropout, terms if fast else 0)
+
+
 def _by_pattern(patterns: dict[str, Any] | None, name: str, usual: Any) -> Any:
     """PEFT's rule: the first pattern that is the end of the layer's name."""
     for pattern, value in (patterns or {}).items():
@@ -245,6 +275,8 @@ _MUST_BE: dict[str, Callable[[Any], bool]] = {
             "use_bdlora",
             "kasa_config",
             "monteclora_config",
+            "coft",
+            "block_share",
             "arrow_config",
         ],
         lambda value: not value,
@@ -253,7 +285,7 @@ _MUST_BE: dict[str, Callable[[Any], bool]] = {
 
 
 def _require_known(config: dict[str, Any], folder: Path) -> None:
-    if config.get("peft_type") != "LORA":
+    if config.get("peft_type") not in ("LORA", "OFT"):
         raise _unsupported(folder, [str(config.get("peft_type"))])
     found = [
         key for key, harmless in _MUST_BE.items() if key in config and not harmless(config[key])

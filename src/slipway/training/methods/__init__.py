@@ -10,7 +10,7 @@ import torch
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
 from slipway.training.begun import adapter_folder
-from slipway.training.methods.adapter import AdapterTuned, LoraTuned, as_new
+from slipway.training.methods.adapter import AdapterTuned, LoraTuned, OftTuned, as_new
 from slipway.training.methods.base import Artefact, ParamGroup, Tuned
 from slipway.training.methods.noise import add_noise
 from slipway.training.methods.optimizer import make_optimizer
@@ -73,5 +73,7 @@ def _attach(model: Any, spec: TrainSpec, dtype: torch.dtype, begin: Path | None)
             return full(model, dtype)
         case "freeze":
             return freeze(model, spec.freeze, dtype)
+        case "oft":
+            return OftTuned(model, spec.oft, begin)
         case _:
             return LoraTuned(model, spec.lora, begin)

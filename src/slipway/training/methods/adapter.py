@@ -15,7 +15,7 @@ from slipway.training import lora
 from slipway.training.begun import adapter_folder
 from slipway.training.lora.attach import live
 from slipway.training.methods.base import ParamGroup, Tuned
-from slipway.training.spec import LoraSpec, TrainSpec
+from slipway.training.spec import LoraSpec, OftSpec, TrainSpec
 
 
 class AdapterTuned(Tuned):
@@ -81,6 +81,7 @@ class LoraTuned(AdapterTuned):
             singular = spec.pissa_iter if spec.pissa else None
             targets = lora.attach(model, **plain, singular=singular)
         else:
+            require_kind(begin, "LORA")
             targets = lora.load_adapter(model, begin, dropout=spec.dropout)
             _require_same(spec, begin)
         super().__init__(model, targets, begun_from=begin)
@@ -103,20 +104,63 @@ class LoraTuned(AdapterTuned):
         return [*(group for group in slow if group.parameters), ParamGroup(fast, lr_ratio=ratio)]
 
 
+class OftTuned(AdapterTuned):
+    """A frozen base whose linear layers' inputs are rotated."""
+
+    def __init__(self, model: Any, spec: OftSpec, begin: Path | None = None) -> None:
+        if begin is None:
+            shape = lora.OftShape(spec.block_size, dropout=spec.dropout)
+
+            def layer(base: Any) -> lora.AdapterLayer:
+                return lora.OftLinear(base, shape)
+
+            targets = lora.attach_layers(model, layer, spec.target, "oft.target")
+        else:
+            require_kind(begin, "OFT")
+            targets = lora.load_adapter(model, begin, dropout=spec.dropout)
+        super().__init__(model, targets, begun_from=begin)
+
+
+def require_kind(folder: Path, kind: str) -> None:
+    """Refuse an adapter of another kind than the recipe's method trains.
+
+    Raises:
+        UsageError: naming both.
+    """
+    there = str(lora.read_config(folder).get("peft_type"))
+    if there != kind:
+        raise UsageError(
+            "train.adapter_kind",
+            tr(
+                "the adapter in {path} is of kind {there}, and the method trains {kind}",
+                path=folder,
+                there=there,
+                kind=kind,
+            ),
+            tr("set `method` to the adapter's kind: `lora` or `oft`"),
+        )
+
+
 def as_new(spec: TrainSpec) -> TrainSpec:
     """A recipe that trains a new adapter of the size of the one that `spec` goes on from."""
     if spec.adapter is None:
         return spec
     config = lora.read_config(adapter_folder(Path(spec.adapter)))
     targets = config.get("target_modules")
+    lasts = (
+        sorted({name.rpartition(".")[2] for name in targets})
+        if isinstance(targets, list)
+        else "all"
+    )
+    if spec.method == "oft":
+        block = {"block_size": config.get("oft_block_size") or 32, "target": lasts}
+        return spec.model_copy(update={"adapter": None, "oft": spec.oft.model_copy(update=block)})
     size = {
         "rank": config.get("r", 1),
         "alpha": config.get("lora_alpha", 1.0),
         "rslora": bool(config.get("use_rslora")),
         "dora": bool(config.get("use_dora")),
-        "target": sorted({name.rpartition(".")[2] for name in targets})
-        if isinstance(targets, list)
-        else "all",
+        "target": lasts,
         "extra_modules": config.get("modules_to_save") or [],
     }
     return spec.model_copy(update={"adapter": None, "lora": spec.lora.model_copy(update=size)})
