@@ -256,25 +256,25 @@ def test_pissa_takes_the_largest_singular_values() -> None:
 
 def test_dora_gradients_equal_those_of_the_plain_formula() -> None:
     torch.manual_seed(0)
-    layer = lora.LoraLinear(nn.Linear(6, 5), lora.LoraShape(2, 6.0, dora=True)).double()
+    layer = lora.LoraLinear(nn.Linear(6, 5), lora.LoraShape(2, 6.0, dora=True))
     nn.init.normal_(layer.lora_b)
     assert layer.magnitude is not None
     layer.magnitude.data *= 1.5
-    x = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
-    grad = torch.randn(7, 5, dtype=torch.float64)
+    x = torch.randn(7, 6, requires_grad=True)
+    grad = torch.randn(7, 5)
     trained = [x, layer.lora_a, layer.lora_b, layer.magnitude]
     weight = layer.base.weight + layer.scale * layer.lora_b @ layer.lora_a
     lengths = weight.detach().norm(dim=1)
     wanted = x @ weight.t() * (layer.magnitude / lengths) + layer.base.bias
     found = layer(x)
-    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     pairs = zip(
         torch.autograd.grad(found, trained, grad),
         torch.autograd.grad(wanted, trained, grad),
         strict=True,
     )
     for ours, plain_gradient in pairs:
-        torch.testing.assert_close(ours.double(), plain_gradient, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours, plain_gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_a_tied_embedding_is_trained_once_and_saved_under_both_names(
