@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from slipway.core.errors import UsageError
+from slipway.datasets import Encoded
 from slipway.training import lora
+from slipway.training.batch import batches, losses
 from slipway.training.lora.attach import live
 from slipway.training.model import load_base
 
@@ -300,10 +302,14 @@ def test_whole_modules_are_fp32_on_a_bf16_base_and_compute_among_it(base: Path) 
     lora.attach(model, rank=2, alpha=2.0, dropout=0.0, target="all", extra_modules=modules)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert {p.dtype for p in trained.values()} == {torch.float32}
-    out = model.get_decoder()(input_ids=torch.arange(5, 20)[None], use_cache=False)
-    assert out.last_hidden_state.dtype == torch.bfloat16
-    out.last_hidden_state.float().square().sum().backward()
-    assert all(p.grad is not None for p in trained.values())
+    seen = []
+    model.model.norm.register_forward_hook(lambda module, args, result: seen.append(result.dtype))
+    ids = list(range(5, 25))
+    ((_, batch),) = batches([Encoded("0", ids, ids)], 100, CPU)
+    losses(model, batch).sum().backward()
+    assert seen == [torch.bfloat16]
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in trained.values())
+    logits(model)  # the plain path, as generation takes it
 
 
 def test_an_unknown_extra_module_offers_the_nearest(base: Path) -> None:
