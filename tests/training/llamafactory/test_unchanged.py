@@ -231,6 +231,19 @@ def test_pt_trains_on_the_prompt_column(shop: Shop, tmp_path: Path) -> None:
     assert result.metrics["eval_loss"] < result.metrics["base_eval_loss"] - 0.5
 
 
+@pytest.mark.parametrize(
+    ("stage", "dataset", "falls"),
+    [("dpo", "pairs", 0.3), ("rm", "pairs", 0.1), ("kto", "votes", 0.1)],
+)
+def test_pairs_and_marked_answers_are_trained_on(
+    shop: Shop, tmp_path: Path, stage: str, dataset: str, falls: float
+) -> None:
+    more = "template: chatml\npref_beta: 0.1\nval_size: 4\n"
+    recipe = shop.recipe(stage, dataset, more)
+    result = train(recipe, run_dir=tmp_path / "run", events=EventLog(None))
+    assert result.metrics["eval_loss"] < result.metrics["base_eval_loss"] - falls
+
+
 def test_pairs_and_marked_answers_are_encoded_for_their_stages(shop: Shop) -> None:
     tokenizer = load_tokenizer_of(shop.recipe("sft", "plain").spec, shop.base)
     pairs, _ = token_sets(shop.recipe("dpo", "pairs").spec, tokenizer)
