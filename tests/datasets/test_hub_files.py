@@ -134,7 +134,9 @@ def test_of_two_types_the_commoner_is_read_and_json_and_jsonl_are_one() -> None:
 def test_a_repository_with_a_program_only_says_so() -> None:
     with pytest.raises(InputError, match="no file of rows") as caught:
         chosen(["set.py", "README.md"])
-    assert "program" in caught.value.hint_en
+    assert "refs/convert/parquet" in caught.value.hint_en
+    converted = ["default/train/0000.parquet", "default/test/0000.parquet"]
+    assert chosen(converted, folder="default") == converted[:1]
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,10 @@ def _nothing(
         return InputError(
             "data.no_rows",
             tr("{where} has no file of rows ({names})", where=where, names=", ".join(SUFFIXES)),
-            tr("datasets that need a program of their own are not supported: convert it first"),
+            tr(
+                "programs of a dataset are not run; Hugging Face keeps many converted: try "
+                "`revision: refs/convert/parquet` and `folder: default` (or the subset)"
+            ),
         )
     return NotFoundError(
         "data.no_split",
