@@ -73,7 +73,7 @@ def read_questions(
         NotFoundError: no such file, or no such part.
         InputError: a row is bad, or no row can be asked.
     """
-    return make_questions(_load(path, part), path, rows=rows, system=system)
+    return make_questions(load_part(path, part), path, rows=rows, system=system)
 
 
 def make_questions(
@@ -102,7 +102,8 @@ def make_questions(
     )
 
 
-def _load(path: Path | RunData, part: Part) -> list[Sample]:
+def load_part(path: Path | RunData, part: Part) -> list[Sample]:
+    """The samples of one part of a dataset folder, of a file, or of a run's data."""
     if isinstance(path, RunData):
         return path.samples(part)
     if path.is_file():

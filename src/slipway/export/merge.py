@@ -42,7 +42,7 @@ from slipway.core.manifest import (
 )
 from slipway.core.paths import Home
 from slipway.datasets.templates import TEMPLATE_FILE
-from slipway.export.whole import take_whole
+from slipway.export.whole import refuse_reward_model, take_whole
 
 if TYPE_CHECKING:
     from slipway.training.spec import QuantSpec
@@ -92,6 +92,7 @@ def merge_run(
 
     Raises:
         NotFoundError: no finished run there, or its base is gone.
+        UsageError: the run holds a reward model.
         ProofError: base or adapter are not those of the run, nothing would change, or the result
             is not base + adapter; nothing is left at `out_dir`.
         ConflictError: `out_dir` holds something else than an earlier merged model.
@@ -99,6 +100,7 @@ def merge_run(
     """
     events = events or EventLog(None)
     run = read_manifest(run_dir, kind="run")
+    refuse_reward_model(run_dir, run)
     require_replaceable(out_dir, "merged")
     base = _find_base(run)
     _require_same_parts(run_dir, run, base)

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from slipway.core.errors import ProofError
+from slipway.core.errors import ProofError, UsageError
 from slipway.core.events import EventLog
 from slipway.core.files import new_folder
 from slipway.core.i18n import tr
@@ -81,3 +81,18 @@ def _changed(base: Path, folder: Path) -> tuple[int, int]:
                 with safe_open(places[name], framework="pt") as before:
                     changed += not tensor.equal(before.get_tensor(name))
     return changed, count
+
+
+def refuse_reward_model(run_dir: Path, run: Manifest) -> None:
+    """A reward model's head has no place in a model that writes.
+
+    Raises:
+        UsageError: the run is of stage rm.
+    """
+    stage = run.config.get("stage")
+    if stage is not None and stage.value == "rm":
+        raise UsageError(
+            "merge.reward_model",
+            tr("{run} holds a reward model, which gives numbers and writes nothing", run=run_dir),
+            tr("measure it with `slipway eval {run}`", run=run_dir),
+        )

@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.cli.commands.eval_pairs import reward_run, show_pairs
 from slipway.core.errors import UsageError
 from slipway.core.i18n import Text, tr
 
@@ -27,12 +28,16 @@ def evaluate_named(options: dict[str, Any]) -> None:
     from slipway.core.paths import Home
     from slipway.evaluation import Gates, evaluate, gates
 
+    home = Home.current()
+    if run := reward_run(options, home):
+        show_pairs(run, options, home)
+        return
     bounds = Gates(
         gates.parse_bounds(options["least"], "--min"),
         gates.parse_bounds(options["most"], "--max"),
         gates.parse_bounds(options["drop"], "--max-drop"),
     )
-    plan = make_plan(options, Home.current())
+    plan = make_plan(options, home)
     line = LiveLine()
 
     def show(event: dict[str, Any]) -> None:
