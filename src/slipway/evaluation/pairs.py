@@ -67,14 +67,13 @@ def evaluate_pairs(
         )
     scores = model.score(documents, on_pack)
     pairs = list(zip(scores[::2], scores[1::2], strict=True))
-    results = {
+    results: dict[str, Any] = {
         "run": manifest.digest,
         "data": str(source),
         "part": part,
         "pairs": len(pairs),
-        "dropped": len(samples) - len(kept),
-        "metrics": measured(pairs),
     }
+    results |= {"dropped": len(samples) - len(kept), "metrics": measured(pairs)}
     lines = [
         json.dumps({"id": sample.id, "chosen": round(w, 6), "rejected": round(v, 6)})
         for sample, (w, v) in zip(kept, pairs, strict=True)
