@@ -8,6 +8,7 @@ import pytest
 from tests.datasets.rows_for_tests import row
 
 from slipway.datasets import check_dataset
+from slipway.datasets.reasons import Reason
 
 QUESTIONS = [
     "Where is my parcel?",
@@ -125,6 +126,28 @@ def test_unused_keys_and_a_missing_held_out_split_are_warnings(write: Callable[.
     texts = [warning.en for warning in report.warnings]
     assert any("`mood` is not used (1 rows)" in text for text in texts)
     assert any("heldout.jsonl" in text for text in texts)
+
+
+def test_texts_pairs_and_datasets_without_a_good_row_are_checked_too(
+    write: Callable[..., Path],
+) -> None:
+    text = " ".join(f"word{n}" for n in range(50))
+    texts = check_dataset(write([{"text": text}, {"text": f"{text} more"}, {"text": text}]))
+    assert [p.code for p in texts.errors] == ["duplicate_row"]
+    assert [(p.left.line, p.right.line) for p in texts.near_duplicates] == [(1, 2)]
+    pair = {"instruction": "Hi there?", "chosen": "Yes indeed.", "rejected": "Go away."}
+    pairs = check_dataset(write([pair, {**pair, "rejected": "No."}]))
+    assert pairs.ok and pairs.splits["train"].quality.mean > 90
+    nothing = check_dataset(write([{"messages": []}, {"x": 1}]))
+    assert (nothing.rows, nothing.skipped, nothing.ok) == ({"train": 0}, 2, False)
+    json.dumps(nothing.as_json())
+
+
+def test_a_thousand_faults_are_named_and_all_are_counted(write: Callable[..., Path]) -> None:
+    report = check_dataset(write([row("same", "thing")] * 1500 + [{"messages": []}] * 700))
+    assert (len(report.errors), report.error_count) == (1000, 2199)
+    assert report.error_codes == {"duplicate_row": 1499, "empty": 700}
+    assert report.splits["train"].quality.reasons[Reason.DUPLICATE].count == 1499
 
 
 def test_the_report_is_one_json_document(write: Callable[..., Path]) -> None:

@@ -31,8 +31,8 @@ class Alike:
     Attributes:
         first: for each row the first row with the same conversation; itself, if it is that.
         questions: pairs by their first questions, within train.
-        conversations: pairs by all that is said but the system turns, within train; a row that is
-            the same as an earlier one is not compared.
+        conversations: pairs by all that is said but the system turns, within train. In both a row
+            that is the same as an earlier one is not compared.
         leaks: (held-out row, row of train) by the held-out row's first question and any question
             of the other.
     """
@@ -56,7 +56,8 @@ def find_alike(scan: Scan, conversation: float = CONVERSATION_THRESHOLD) -> Alik
     whole = scan.whole.within(train[first[train] == train], conversation)
     of, firsts = scan.asked_of, scan.asked_first
     in_train = np.isin(of, train) if len(heldout) else np.ones(len(of), bool)
-    asked = scan.asked.within(np.flatnonzero(firsts & in_train), QUESTION_THRESHOLD)
+    new = (first == np.arange(len(scan)))[of]
+    asked = scan.asked.within(np.flatnonzero(firsts & in_train & new), QUESTION_THRESHOLD)
     leaks = scan.asked.between(
         np.flatnonzero(firsts & ~in_train), np.flatnonzero(in_train), QUESTION_THRESHOLD
     )

@@ -96,7 +96,8 @@ def check_dataset(dataset: Path | DataSource, options: CheckOptions | None = Non
         _same_conversations(scan, alike, problems)
         leaks = _pairs(scan, "leak", alike.leaks, MAX_NAMED)
         leaked = _leaked(alike.leaks)
-        for pair in leaked:
+        problems.more("leak", len(leaked[MAX_NAMED:]))
+        for pair in leaked[:MAX_NAMED]:
             problems.add(_leak_problem(_pair(scan, "leak", *pair)))
         near = _near(scan, alike)
         report = CheckReport(
@@ -192,7 +193,9 @@ def _same_ids(scan: Scan, problems: Problems) -> None:
 
 def _same_conversations(scan: Scan, alike: Alike, problems: Problems) -> None:
     np = scan.np
-    for number in np.flatnonzero(alike.first != np.arange(len(scan))):
+    again = np.flatnonzero(alike.first != np.arange(len(scan)))
+    problems.more("duplicate_row", len(again[MAX_NAMED:]))
+    for number in again[:MAX_NAMED]:
         row, first = scan.row(int(number)), scan.row(int(alike.first[number]))
         reason = tr("the same conversation as {row}", row=first.place)
         problems.add(RowProblem(row.file, row.line, "", "duplicate_row", reason))

@@ -74,6 +74,12 @@ class Problems:
         if self.tell:
             self.tell(problem)
 
+    def more(self, code: str, count: int) -> None:
+        """Count problems that are not told one by one."""
+        if count:
+            self.count += count
+            self.codes[code] += count
+
     def row(self, problems: Bad) -> None:
         """Count a row and all that is wrong with it."""
         self.rows += 1

@@ -5,6 +5,7 @@ In memory a row takes some 300 bytes, however long it is; texts lie in temporary
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -232,8 +233,9 @@ class Scan:
         """A row by its number."""
         ends = self._ends.array
         start = int(ends[number - 1]) if number else 0
-        self._names.seek(start)
-        name, _, head = self._names.read(int(ends[number]) - start).decode().partition("\x00")
+        self._names.flush()
+        data = os.pread(self._names.fileno(), int(ends[number]) - start, start)
+        name, _, head = data.decode().partition("\x00")
         file = list(self._file_names)[int(self._files.array[number])]
         return RowRef(name, Path(file), int(self._lines.array[number]), head)
 
