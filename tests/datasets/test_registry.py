@@ -247,6 +247,28 @@ def test_num_samples_are_drawn_and_more_than_there_are_with_repetition(
     assert len(list(factory.stream(max_samples=2))) == 2
 
 
+@pytest.mark.parametrize("how", ["drawn", "over", "twice"])
+def test_a_row_that_comes_several_times_is_learned_or_kept_and_never_both(
+    factory: Factory, how: str
+) -> None:
+    rows = [{**ALPACA, "instruction": str(i)} for i in range(10)]
+    factory.put(rows, "r.jsonl", **({"num_samples": 40} if how == "drawn" else {}))
+    more = factory.folder / "more.jsonl"
+    more.write_text("\n".join(json.dumps({**ALPACA, "instruction": f"m{i}"}) for i in range(25)))
+    mine = DataSource(path="set", info=str(factory.folder))
+    other = DataSource(path=str(more if how == "over" else factory.folder / "r.jsonl"))
+    sources = [mine] if how == "drawn" else [mine, other]
+    stream = open_samples(sources, mix="interleave_over" if how == "over" else "concat")
+    distinct = 35 if how == "over" else 10
+    for val_size, wanted in ((3, 3), (0.2, distinct // 5)):
+        train, kept = (list(side) for side in stream.divided(val_size, seed=1))
+        learned, tested = ({(s.file, s.line) for s in side} for side in (train, kept))
+        assert not learned & tested
+        assert len(learned | tested) == distinct
+        assert len(kept) == len(tested) == wanted
+    assert len(train) > len(learned)  # repetitions stay among what is learned
+
+
 def test_a_part_of_the_split(factory: Factory) -> None:
     rows = [{**ALPACA, "instruction": str(i)} for i in range(10)]
     stream = factory.put(rows, "r.jsonl", split="train[20%:5]").stream()

@@ -32,6 +32,8 @@ BadRows = Literal["stop", "skip"]
 _READING = 1
 """Raised when the same files give other samples than before, so that cached tokens are not used."""
 _MAX_KEPT = 1000
+_Origin = int | tuple[Path, int]
+"""A row: its number in a stream, or where a row may come twice its file and line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,14 @@ class SampleStream:
         self.problem_count = 0
         self.unused_keys: Counter[str] = Counter()
         self.on_bad: Callable[[Bad], None] | None = None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a row may come more than once."""
+        files = [file for part in self.parts for file in part.files]
+        drawn = any(part.draw is not None for part in self.parts)
+        again = self._mix == "interleave_over" and len(self.parts) > 1
+        return drawn or again or len(set(files)) < len(files)
 
     @cached_property
     def digest(self) -> str:
@@ -173,8 +183,10 @@ class SampleStream:
     def divided(self, val_size: float, seed: int) -> tuple[DividedStream, DividedStream]:
         """Two streams: the samples to learn from, and `val_size` of them kept apart.
 
+        A row that comes several times (drawn with repetition, or named twice) is on one side only.
+
         Args:
-            val_size: below 1 a part of the samples, else their number.
+            val_size: below 1 a part of the rows, else their number.
             seed: decides which.
 
         Raises:
@@ -195,17 +207,26 @@ class _Division:
     seed: int
 
     @cached_property
-    def chosen(self) -> frozenset[int]:
-        rows = sum(1 for _ in self.stream)
+    def chosen(self) -> frozenset[_Origin]:
+        if self.stream.repeats:
+            rows: Sequence[_Origin] = list(
+                dict.fromkeys((sample.file, sample.line) for sample in self.stream)
+            )
+        else:
+            rows = range(sum(1 for _ in self.stream))
         size = self.val_size
-        wanted = math.ceil(rows * size) if size < 1 else int(size)
-        if wanted >= rows:
+        wanted = math.ceil(len(rows) * size) if size < 1 else int(size)
+        if wanted >= len(rows):
             raise InputError(
                 "data.val_size",
-                tr("val_size keeps {kept} of {rows} rows: none is left", kept=wanted, rows=rows),
+                tr(
+                    "val_size keeps {kept} of {rows} rows: none is left",
+                    kept=wanted,
+                    rows=len(rows),
+                ),
                 tr("lower `val_size`"),
             )
-        return frozenset(random.Random(f"val:{self.seed}").sample(range(rows), wanted))
+        return frozenset(random.Random(f"val:{self.seed}").sample(rows, wanted))
 
 
 class DividedStream:
@@ -220,6 +241,8 @@ class DividedStream:
     def digest(self) -> str:
         """The whole stream's digest and the division."""
         rule = [self._stream.digest, self._division.val_size, self._division.seed, self._kept]
+        if self._stream.repeats:
+            rule.append("each row on one side")
         return "sha256:" + sha256_json(rule)
 
     @property
@@ -239,8 +262,12 @@ class DividedStream:
 
     def __iter__(self) -> Iterator[Sample]:
         chosen = self._division.chosen
+        given: set[_Origin] = set()
         for number, sample in enumerate(self._stream):
-            if (number in chosen) == self._kept:
+            row = (sample.file, sample.line) if self._stream.repeats else number
+            if (row in chosen) == self._kept and row not in given:
+                if self._kept:  # once, however often the stream has it
+                    given.add(row)
                 yield sample
 
 
