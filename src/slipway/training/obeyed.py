@@ -16,7 +16,7 @@ from slipway.training.spec import TrainSpec
 # dotted key -> whether a value asks for nothing that is missing
 NOT_YET: dict[str, Callable[[Any], bool]] = {
     "stage": lambda value: value in ("sft", "pt", "dpo", "kto", "rm"),
-    "optimizer": lambda value: value == "adamw",
+    "optimizer": lambda value: value != "apollo",
     "checkpointing": lambda value: value != "on",
     "compile": lambda value: value != "on",
     "fsdp": lambda value: value is None,

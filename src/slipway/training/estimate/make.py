@@ -62,6 +62,7 @@ def estimate(
         UsageError: the method does not fit the model.
     """
     from slipway.training.methods import as_new, attach, load_dtype
+    from slipway.training.methods.optimizer import state_bytes
     from slipway.training.model import pick_device, pick_dtype, set_threads
 
     spec = as_new(spec)
@@ -74,7 +75,7 @@ def estimate(
         make_up(whole, spec.quant)
     adapted = spec.method in ("lora", "oft") and not spec.quant.bits
     packed = _packed_bytes(whole) if adapted else 0
-    attach(whole, spec, dtype)
+    held = state_bytes(spec, attach(whole, spec, dtype))
     weights, trained = numbers(whole)
     here, there = _two(spec, config)
     near = _cost(spec, config, here, rows, work, dtype, device)
@@ -86,7 +87,7 @@ def estimate(
     # is used again
     after = int(psutil.Process().memory_info().rss)
     process = max(process_bytes, min(after, process_bytes + _LATE_BYTES))
-    memory = _memory(spec, weight_bytes(whole), packed, cost, near, trained, process, base)
+    memory = _memory(weight_bytes(whole), packed, cost, near, trained, held, process, base)
     work, seconds = _within_budget(spec, work, cost, rows, _loading_s(spec, base), trained, started)
     return Estimate(memory, seconds, work, weights, trained)
 
@@ -159,16 +160,16 @@ def _cost(
 
 
 def _memory(
-    spec: TrainSpec,
     weights: int,
     packed: int,
     cost: Cost,
     near: Cost,
     trained: int,
+    optimizer: int,
     process: int,
     base: Path,
 ) -> Memory:
-    gradients, optimizer = 4 * trained, _OPTIMIZER_BYTES[spec.optimizer] * trained
+    gradients = 4 * trained
     slack = _HEAP_SLACK if not torch.cuda.is_available() else 1.0
     head = max(0, int(near.bytes - 4 * near.trained))
     activations = int(max(0.0, cost.bytes - 4 * cost.trained - head) * slack)
@@ -185,18 +186,6 @@ def _memory(
         logits=head,
         loading=max(0, largest - training),
     )
-
-
-# bytes of state for each trained weight
-_OPTIMIZER_BYTES = {
-    "adamw": 8,
-    "adamw_8bit": 2,
-    "adafactor": 0,
-    "sgd": 0,
-    "galore": 2,
-    "apollo": 2,
-    "muon": 4,
-}
 
 
 def _within_budget(

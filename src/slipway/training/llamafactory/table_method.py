@@ -7,8 +7,8 @@ from slipway.training.llamafactory.key import Key, accepted, mapped, refused
 
 _PPO = tr("it is about stage ppo, which is not run here")
 _LOSS = tr("the loss of sft is the plain cross-entropy here")
-_GALORE = tr("GaLore runs with its authors' settings here")
-_APOLLO = tr("APOLLO runs with its authors' settings here")
+_GALORE = tr("GaLore runs with LLaMA Factory's defaults here")
+_APOLLO = tr("APOLLO's own package forbids commercial use; `use_galore` is offered")
 
 _LORA: list[Key] = [
     mapped("lora_rank", "lora.rank", 8),
@@ -76,7 +76,7 @@ _OPTIMISERS: list[Key] = [
     refused("galore_scale", _GALORE, 2.0),
     refused("galore_proj_type", _GALORE, "std"),
     refused("galore_layerwise", _GALORE, False),
-    mapped("use_apollo", "optimizer", False),
+    refused("use_apollo", _APOLLO, False),
     refused("apollo_target", _APOLLO, "all"),
     refused("apollo_rank", _APOLLO, 16),
     refused("apollo_update_interval", _APOLLO, 200),

@@ -124,7 +124,7 @@ def _last_rate(draft: Draft, name: str) -> None:
 
 def _optimizer(draft: Draft) -> None:
     values = draft.values
-    for key in ("galore", "apollo", "muon"):
+    for key in ("galore", "muon"):
         if values.flag(f"use_{key}"):
             draft.put("optimizer", key, f"use_{key}")
             return
