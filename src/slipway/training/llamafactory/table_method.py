@@ -87,7 +87,7 @@ _OPTIMISERS: list[Key] = [
     refused("apollo_layerwise", _APOLLO, False),
     refused("apollo_scale_front", _APOLLO, False),
     mapped("use_muon", "optimizer", False),
-    refused("use_badam", tr("BAdam is not offered here; GaLore and APOLLO are"), False),
+    refused("use_badam", tr("BAdam is not offered here; GaLore is"), False),
     *accepted(
         tr("it is about BAdam, which is not used"),
         "badam_start_block",

@@ -16,7 +16,8 @@ from slipway.training.quantised import bitsandbytes
 from slipway.training.spec import TrainSpec
 
 # LLaMA Factory's own defaults, as a recipe has no keys for them
-GALORE = {"rank": 16, "update_proj_gap": 200, "scale": 2.0, "projection_type": "std"}
+_RANK = 16
+GALORE = {"rank": _RANK, "update_proj_gap": 200, "scale": 2.0, "projection_type": "std"}
 _PACKED_FROM = 4096  # bitsandbytes keeps the state of smaller tensors in fp32
 
 
@@ -114,17 +115,12 @@ def state_bytes(spec: TrainSpec, tuned: Tuned) -> int:
 
 
 def _bytes(spec: TrainSpec, parameter: nn.Parameter, inside: bool) -> int:
-    count = parameter.numel()
+    count, shape = int(parameter.numel()), [int(size) for size in parameter.shape]
     match spec.optimizer:
         case "adamw_8bit" if count >= _PACKED_FROM:
             return 2 * count + 8 * count // 256
-        case "adafactor" if parameter.ndim >= 2:
-            return (
-                4
-                * count
-                * (parameter.shape[-1] + parameter.shape[-2])
-                // (parameter.shape[-1] * parameter.shape[-2])
-            )
+        case "adafactor" if len(shape) >= 2:
+            return 4 * count * (shape[-1] + shape[-2]) // (shape[-1] * shape[-2])
         case "adafactor":
             return 4 * count
         case "sgd":
@@ -132,6 +128,6 @@ def _bytes(spec: TrainSpec, parameter: nn.Parameter, inside: bool) -> int:
         case "muon" if inside:
             return 4 * count
         case "galore" if inside:
-            small, large = sorted(parameter.shape)
-            return 4 * min(int(str(GALORE["rank"])), small) * (small + 2 * large)
+            small, large = sorted(shape)
+            return 4 * min(_RANK, small) * (small + 2 * large)
     return 8 * count
