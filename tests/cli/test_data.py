@@ -136,6 +136,24 @@ def test_check_with_a_model_names_the_rows_that_the_cut_off_shortens(
     assert split["quality"]["reasons"]["not_encoded"]["first"] == ["train.jsonl:3"]
 
 
+def test_plain_text_needs_no_chat_template(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_tokenizer(tmp_path / "model")
+    for file in model.glob("chat_template*"):
+        file.unlink()
+    config = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config.pop("chat_template", None)
+    (model / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    texts = dataset(tmp_path / "texts", {"text": "one two three"}, {"text": "four five " * 40})
+    for command in (["check", "--json"], ["stats", "--json"], ["preview", "--row", "2", "--json"]):
+        assert main(["data", *command, str(texts), "--model", str(model)]) == 0
+        assert json.loads(capsys.readouterr().out)
+    chats = dataset(tmp_path / "chats", GOOD)
+    assert main(["data", "check", str(chats), "--model", str(model)]) == 1
+    assert "no chat template" in capsys.readouterr().err
+
+
 def test_workers_find_what_one_process_finds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

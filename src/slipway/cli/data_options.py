@@ -60,13 +60,24 @@ def source_named(path: Path, dataset_dir: str | None) -> DataSource:
     return source
 
 
-def load_tokenizer_named(model: Path, template: str | None = None) -> Any:
-    """The tokenizer of a model folder, or of a pulled base by its name."""
+def tokenizer_for(source: DataSource, model: Path | None, template: str | None = None) -> Any:
+    """The tokenizer of a model folder or of a pulled base by its name; None without a model.
+
+    It needs a chat template unless the dataset is plain text.
+    """
+    if model is None:
+        return None
     from slipway.core.paths import Home
     from slipway.datasets import load_tokenizer
+    from slipway.datasets.opened import Problems, good_rows, open_splits
 
+    first = next(good_rows(open_splits(source)["train"], Problems(0)), None)
     pulled = Home.current().bases / model
-    return load_tokenizer(pulled if not model.exists() and pulled.is_dir() else model, template)
+    return load_tokenizer(
+        pulled if not model.exists() and pulled.is_dir() else model,
+        template,
+        chat=first is None or first.kind != "text",
+    )
 
 
 class RowProgress:

@@ -13,7 +13,7 @@ from slipway.cli.commands.data_cache import data_cache
 from slipway.cli.commands.data_check import check
 from slipway.cli.commands.data_make import convert, dedupe, mask, split
 from slipway.cli.commands.data_preview import preview
-from slipway.cli.data_options import dataset_options, load_tokenizer_named, source_named
+from slipway.cli.data_options import dataset_options, source_named, tokenizer_for
 from slipway.core.i18n import Text, tr
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def stats(
 ) -> None:
     from slipway.datasets import dataset_stats
 
-    tokenizer = load_tokenizer_named(model) if model else None
-    counted = dataset_stats(source_named(path, dataset_dir), tokenizer, cutoff_len)
+    source = source_named(path, dataset_dir)
+    counted = dataset_stats(source, tokenizer_for(source, model), cutoff_len)
     if as_json:
         output.print_json(counted.as_json())
     else:

@@ -15,8 +15,8 @@ from slipway.cli.check_screen import show_check
 from slipway.cli.data_options import (
     RowProgress,
     dataset_options,
-    load_tokenizer_named,
     source_named,
+    tokenizer_for,
 )
 from slipway.core.errors import EXIT_FAILED, EXIT_OK
 from slipway.core.i18n import tr
@@ -68,16 +68,17 @@ def check(
 ) -> int:
     from slipway.datasets import CheckOptions, check_dataset
 
+    source = source_named(path, dataset_dir)
     progress = RowProgress()
     with _rows(rows_file, force=force) as file:
         options = CheckOptions(
-            tokenizer=load_tokenizer_named(model) if model else None,
+            tokenizer=tokenizer_for(source, model),
             cutoff_len=cutoff_len,
             workers=max(1, os.cpu_count() or 1) if workers is None else workers,
             write=file.write if file else None,
             on_progress=progress,
         )
-        report = check_dataset(source_named(path, dataset_dir), options)
+        report = check_dataset(source, options)
     progress.done()
     if as_json:
         output.print_json(report.as_json())

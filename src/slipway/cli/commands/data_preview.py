@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from slipway.cli import output
-from slipway.cli.data_options import dataset_options, load_tokenizer_named, source_named
+from slipway.cli.data_options import dataset_options, source_named, tokenizer_for
 from slipway.cli.masked import green, masked
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
@@ -76,12 +76,12 @@ def preview(
         mask_history=mask_history,
         thinking=thinking,  # type: ignore[arg-type]  # click holds it to the choices
     )
-    tokenizer = load_tokenizer_named(model, template) if model else None
+    source = source_named(path, dataset_dir)
     shown = preview_row(
-        source_named(path, dataset_dir),
+        source,
         "heldout" if split == "heldout" else "train",
         _wanted(row, name),
-        tokenizer,
+        tokenizer_for(source, model, template),
         rule,
     )
     if as_json:
