@@ -17,7 +17,6 @@ from slipway.training.spec import TrainSpec
 NOT_YET: dict[str, Callable[[Any], bool]] = {
     "stage": lambda value: value in ("sft", "pt", "dpo", "kto", "rm"),
     "optimizer": lambda value: value != "apollo",
-    "checkpointing": lambda value: value != "on",
     "compile": lambda value: value != "on",
     "fsdp": lambda value: value is None,
     "deepspeed": lambda value: value is None,

@@ -4,7 +4,7 @@ A layer's largest activations are made from others, which are kept in any case, 
 passes: a norm's output from its input, silu(gate) * up from gate and up. `lighten` gives the norms
 and MLPs of a model, whose own code it was checked to equal, functions that keep the inputs only.
 What they make carries a `Recipe`, by which a LoRA layer that needs its input for the gradient of A
-keeps the recipe's tensors instead. The weights and their names are untouched.
+keeps what the recipe needs instead. The weights and their names are untouched.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 
 class Recipe:
-    """How to make a tensor again.
+    """How to make a tensor again from others that are kept.
 
     Several layers may use one tensor (q, k and v): the first one that asks in backward makes it,
-    and the last one lets it go.
+    and the last one lets it go. It holds none of the kept tensors itself: they are autograd's,
+    which may give them away (activation checkpointing).
 
     Args:
         make: from the kept tensors to the tensor.
-        kept: what backward keeps, detached.
     """
 
-    def __init__(self, make: Callable[..., Tensor], *kept: Tensor) -> None:
-        self.make = make
-        self.kept: tuple[Tensor, ...] | None = kept
+    def __init__(self, make: Callable[..., Tensor]) -> None:
+        self._make = make
         self._users = 0
         self._made: Tensor | None = None
 
-    def use(self) -> tuple[Tensor, ...]:
-        """The tensors to keep, for one more user."""
-        assert self.kept is not None
+    def use(self) -> None:
+        """Count one more layer that will ask."""
         self._users += 1
-        return self.kept
 
     def again(self, *kept: Tensor) -> Tensor:
         """The tensor, made of what was kept; to be called once by each user."""
-        made = self.make(*kept) if self._made is None else self._made
+        made = self._make(*kept) if self._made is None else self._made
         self._users -= 1
         self._made = made if self._users > 0 else None
         return made
 
 
-def recipe_of(tensor: Tensor) -> Recipe | None:
-    """How a tensor can be made again, if that is known."""
-    found: Recipe | None = getattr(tensor, _MARK, None)
+Remade = tuple[Recipe, tuple[Tensor, ...]]
+
+
+def recipe_of(tensor: Tensor) -> Remade | None:
+    """How a tensor can be made again, and what must be kept for it; None if that is not known."""
+    found: Remade | None = getattr(tensor, _MARK, None)
     return found
 
 
 def _with_recipe(tensor: Tensor, make: Callable[..., Tensor], *kept: Tensor) -> Tensor:
     if tensor.requires_grad:
-        setattr(tensor, _MARK, Recipe(make, *(one.detach() for one in kept)))
+        setattr(tensor, _MARK, (Recipe(make), tuple(one.detach() for one in kept)))
     return tensor
 
 

@@ -205,6 +205,7 @@ def _make_trainer(
     import torch
 
     from slipway.training.at_eval import AtEval, answerer
+    from slipway.training.checkpointing import compute_twice, is_wanted
     from slipway.training.estimate.foresee import foresee
     from slipway.training.methods import attach, load_dtype
     from slipway.training.model import load_base, pick_device, pick_dtype, prove_loss, set_threads
@@ -225,7 +226,10 @@ def _make_trainer(
     difference = prove_loss(model, rows, device)
     torch.manual_seed(spec.seed)
     tuned = attach(model, spec, dtype)
-    _tell_model(events, tuned, dtype, device, rows, heldout, difference)
+    twice = world.share(is_wanted(spec, foreseen, run_dir / EVENTS))
+    if twice:
+        compute_twice(model)
+    _tell_model(events, tuned, dtype, device, rows, heldout, difference, twice)
     world.same(tuned.parameters)
     if world.size > 1:  # else all would drop the same units
         torch.manual_seed(spec.seed * world.size + world.rank)
@@ -280,6 +284,7 @@ def _tell_model(
     rows: Sequence[Any],
     heldout: Sequence[Any],
     difference: float,
+    twice: bool,
 ) -> None:
     import torch
 
@@ -287,7 +292,8 @@ def _tell_model(
     events.emit(
         "log",
         message=f"base in {str(dtype).removeprefix('torch.')} on {device}, "
-        f"{trainable:,} trained weights on {', '.join(tuned.targets)}",
+        f"{trainable:,} trained weights on {', '.join(tuned.targets)}"
+        + (", activations computed twice" if twice else ""),
         dtype=str(dtype).removeprefix("torch."),
         device=str(device),
         threads=torch.get_num_threads(),
@@ -296,6 +302,7 @@ def _tell_model(
         rows=len(rows),
         heldout_rows=len(heldout),
         packed_loss_difference=difference,
+        checkpointing=twice,
     )
 
 

@@ -10,10 +10,9 @@ import psutil
 
 from slipway.core.errors import SlipwayError
 from slipway.core.events import EventLog
-from slipway.core.hardware import available_memory_bytes
 from slipway.datasets import Encoded
 from slipway.training.estimate.compare import Comparison, compare
-from slipway.training.estimate.make import estimate
+from slipway.training.estimate.make import estimate, free_bytes
 from slipway.training.estimate.parts import Estimate
 from slipway.training.estimate.work import plan_work
 from slipway.training.spec import TrainSpec
@@ -48,7 +47,7 @@ def foresee(
     except Exception as error:  # whatever a model's own code does on made-up weights
         events.emit("log", message=f"no estimate: {type(error).__name__}: {error}")
         return None
-    need, free = found.memory.total, available_memory_bytes() + process
+    need, free = found.memory.total, free_bytes(process)
     events.emit(
         "log",
         message=f"estimate: {need / 1e9:.2f} GB at most, {found.seconds.total:.0f} s, "

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import torch
 
+from slipway.core.hardware import available_memory_bytes
 from slipway.datasets import Encoded
 from slipway.training.estimate.parts import Estimate, Memory, Seconds, Work
 from slipway.training.estimate.probe import Cost, measure
@@ -52,6 +53,8 @@ def estimate(
 ) -> Estimate:
     """Memory and seconds of a run.
 
+    With `checkpointing: auto` activations are computed twice if they do not fit otherwise.
+
     Args:
         rows: the training rows; those that `work` names go through the made-up model.
         process_bytes: what the process occupies before any model.
@@ -61,6 +64,33 @@ def estimate(
         InputError: the base's config is not usable.
         UsageError: the method does not fit the model.
     """
+    once = spec.model_copy(update={"checkpointing": "off"})
+    twice = spec.model_copy(update={"checkpointing": "on"})
+    given: dict[str, Any] = {"process_bytes": process_bytes, "started": started}
+    if spec.checkpointing == "on":
+        return _estimate(twice, base, rows, work, **given)
+    found = _estimate(once, base, rows, work, **given)
+    if spec.checkpointing == "auto" and found.memory.total > free_bytes(process_bytes):
+        return _estimate(twice, base, rows, work, **given)
+    return found
+
+
+def free_bytes(process_bytes: int) -> int:
+    """What a run may occupy in all: of the machine's memory, or of the first GPU's."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0]) + process_bytes
+    return available_memory_bytes() + process_bytes
+
+
+def _estimate(
+    spec: TrainSpec,
+    base: Path,
+    rows: Sequence[Encoded],
+    work: Work,
+    *,
+    process_bytes: int,
+    started: float,
+) -> Estimate:
     from slipway.training.methods import as_new, attach, load_dtype
     from slipway.training.methods.optimizer import state_bytes
     from slipway.training.model import pick_device, pick_dtype, set_threads
@@ -89,7 +119,7 @@ def estimate(
     process = max(process_bytes, min(after, process_bytes + _LATE_BYTES))
     memory = _memory(weight_bytes(whole), packed, cost, near, trained, held, process, base)
     work, seconds = _within_budget(spec, work, cost, rows, _loading_s(spec, base), trained, started)
-    return Estimate(memory, seconds, work, weights, trained)
+    return Estimate(memory, seconds, work, weights, trained, spec.checkpointing == "on")
 
 
 def _packed_bytes(whole: Any) -> int:
@@ -123,6 +153,7 @@ def _cost(
     device: torch.device,
 ) -> Cost:
     from slipway.training.batch import Batch, batches, hidden_states, losses
+    from slipway.training.checkpointing import compute_twice
     from slipway.training.methods import attach, load_dtype, make_optimizer
     from slipway.training.sharing import shares
 
@@ -131,6 +162,8 @@ def _cost(
     if spec.quant.bits:
         make_up(model, spec.quant)
     tuned = attach(model, spec, dtype)
+    if spec.checkpointing == "on":
+        compute_twice(model)
     lean = shares(spec)
     largest = batches([rows[i] for i in work.probe], 1 << 30, device, lean=lean)
     typical = batches([rows[i] for i in work.typical], spec.pack_tokens, device, lean=lean)

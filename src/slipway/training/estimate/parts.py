@@ -101,6 +101,7 @@ class Estimate:
     Attributes:
         weights: numbers in the model, with adapters.
         trained: numbers that are trained.
+        checkpointing: activations are computed twice.
         tokens_per_s: expected speed of the steps.
     """
 
@@ -109,6 +110,7 @@ class Estimate:
     work: Work
     weights: int
     trained: int
+    checkpointing: bool = False
 
     @property
     def tokens_per_s(self) -> float:
@@ -125,4 +127,5 @@ class Estimate:
             "tokens_per_s": round(self.tokens_per_s, 1),
             "weights": self.weights,
             "trained_weights": self.trained,
+            "checkpointing": self.checkpointing,
         }

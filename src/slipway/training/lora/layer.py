@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slipway.training.frozen import FrozenRows, Product, product_of
-from slipway.training.recompute import Recipe, recipe_of
+from slipway.training.recompute import Remade, recipe_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any,
         x: Tensor,
-        recipe: Recipe | None,
+        remade: Remade | None,
         base: Product,
         bias: Tensor | None,
         a: Tensor,
@@ -99,7 +99,9 @@ class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
         inner = x @ a_low.t()
         y = base.forward(x, bias)
         y.addmm_(inner, b_low.t())
-        kept = (x,) if recipe is None else recipe.use()
+        recipe, kept = remade or (None, (x,))
+        if recipe is not None:
+            recipe.use()
         ctx.save_for_backward(a_low, b_low, inner, *kept)
         ctx.base, ctx.scale, ctx.recipe = base, scale, recipe
         return y
@@ -172,7 +174,7 @@ class LoraLinear(AdapterLayer):
         y = self.plain(rows) if self.off else self._adapted(rows, recipe_of(x))
         return y.view(*x.shape[:-1], y.shape[-1])
 
-    def _adapted(self, rows: Tensor, recipe: Recipe | None) -> Tensor:
+    def _adapted(self, rows: Tensor, remade: Remade | None) -> Tensor:
         a, b = self.factors()
         bias = None if self.magnitude is not None else self.base.bias
         if self.shape.dropout and self.training:
@@ -180,7 +182,7 @@ class LoraLinear(AdapterLayer):
             y = FrozenRows.apply(rows, self.product(), bias)
             y = y + (dropped @ a.to(rows.dtype).t()) @ (b * self.scale).to(rows.dtype).t()
         else:
-            y = _LoraProduct.apply(rows, recipe, self.product(), bias, a, b, self.scale)
+            y = _LoraProduct.apply(rows, remade, self.product(), bias, a, b, self.scale)
         if self.magnitude is not None:
             y = y * (self.magnitude / self._sum_lengths(a, b)).to(y.dtype)
             y = y if self.base.bias is None else y + self.base.bias
