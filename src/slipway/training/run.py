@@ -205,7 +205,6 @@ def _make_trainer(
     import torch
 
     from slipway.training.at_eval import AtEval, answerer
-    from slipway.training.checkpointing import compute_twice, is_wanted
     from slipway.training.estimate.foresee import foresee
     from slipway.training.methods import attach, load_dtype
     from slipway.training.model import load_base, pick_device, pick_dtype, prove_loss, set_threads
@@ -226,9 +225,7 @@ def _make_trainer(
     difference = prove_loss(model, rows, device)
     torch.manual_seed(spec.seed)
     tuned = attach(model, spec, dtype)
-    twice = world.share(is_wanted(spec, foreseen, run_dir / EVENTS))
-    if twice:
-        compute_twice(model)
+    twice = _checkpointing(model, spec, foreseen, run_dir, world)
     _tell_model(events, tuned, dtype, device, rows, heldout, difference, twice)
     world.same(tuned.parameters)
     if world.size > 1:  # else all would drop the same units
@@ -255,6 +252,16 @@ def _make_trainer(
         foreseen=foreseen,
         world=world,
     )
+
+
+def _checkpointing(model: Any, spec: TrainSpec, foreseen: Any, run_dir: Path, world: World) -> bool:
+    """Let the model compute its activations twice if the run wants it; whether it does."""
+    from slipway.training.checkpointing import compute_twice, is_wanted
+
+    wanted = world.share(is_wanted(spec, foreseen, run_dir / EVENTS))
+    if wanted:
+        compute_twice(model)
+    return wanted
 
 
 def _setting(
