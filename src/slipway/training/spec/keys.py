@@ -222,7 +222,7 @@ class TrainSpec(_Keys):
         default="auto", description="compute activations twice to save memory; auto: when needed"
     )
     compile: Literal["auto", "on", "off"] = Field(
-        default="auto", description="torch.compile; auto: where it pays"
+        default="auto", description="torch.compile; auto: where it pays, so far nowhere"
     )
     eval_every: int = Field(
         default=0, ge=0, description="steps between evals; 0: up to four in the run"
