@@ -1,7 +1,7 @@
 """Fine-tuning here and with LLaMA Factory 0.9.5: speed, memory, and the loss that comes of it.
 
     python benchmarks/train_vs_llamafactory.py [--peer-env DIR] [--method lora|full]
-        [--rounds N] [--steps N] [--threads N] [--plain-peer] [--json FILE]
+        [--rounds N] [--steps N] [--threads N] [--pack-tokens N] [--plain-peer] [--json FILE]
 
 Both get the same base (the starter), the same conversations in the same order, eight in each step,
 the same adapter size, seed, rates and number format, and the same torch, on the CPU. LLaMA Factory
@@ -126,6 +126,7 @@ class Setting:
         rows: (token ids, labels) in the order of training, `BATCH` for each step.
         dtype: the number format of the base.
         threads: of both programs; None: as each chooses.
+        pack_tokens: tokens that we compute at once, for less memory; None: the recipe's default.
     """
 
     base: Path
@@ -137,6 +138,7 @@ class Setting:
     rows: list[tuple[list[int], list[int]]]
     dtype: str
     threads: int | None
+    pack_tokens: int | None
 
     @property
     def tokens(self) -> int:
@@ -210,6 +212,7 @@ def recipe(setting: Setting) -> dict[str, Any]:
         "seed": SEED,
         "save_every_s": 1e6,
         "threads": setting.threads,
+        **({"pack_tokens": setting.pack_tokens} if setting.pack_tokens else {}),
     }
 
 
@@ -405,6 +408,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--pack-tokens", type=int)
     parser.add_argument("--plain-peer", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -424,6 +428,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         shared = dict(base=base, data=data, work=Path(place), peer=peer, method=options.method)
         shared |= dict(steps=options.steps, threads=options.threads)
+        shared |= dict(pack_tokens=options.pack_tokens)
         shared |= dict(dtype="bf16" if probe().has_bf16 else "fp32")
         if reason := refused(Setting(**shared, rows=[])):
             print(f"left out: {reason}")

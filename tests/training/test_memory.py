@@ -54,3 +54,17 @@ def test_products_of_ever_new_lengths_do_not_pile_up_kernels() -> None:
         done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True)
         left[mode] = int(done.stdout)
     assert left["bound"] < 0.6 * left["free"], left
+
+
+def test_memory_of_a_finished_job_goes_back_to_the_system() -> None:
+    from slipway.training.memory import give_back
+
+    device = torch.device("cpu")
+    give_back()
+    before = memory(device)
+    tensors = [torch.ones(1 << 14) for _ in range(800)]  # 64 KB each: pieces of the heap
+    kept = tensors[-1]
+    tensors.clear()
+    give_back()
+    assert kept[0] == 1
+    assert memory(device) < before + (20 << 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 
@@ -18,6 +19,18 @@ def bound_kernel_caches() -> None:
     """Keep few kernels; what the user has set stays. Works until the first product is computed."""
     for name, capacity in _KEPT_KERNELS.items():
         os.environ.setdefault(name, capacity)
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library keeps it (glibc).
+
+    Large tensors of a finished job otherwise stay in the process, between pieces that are in use.
+    """
+    if sys.platform != "linux":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def memory(device: torch.device) -> int:

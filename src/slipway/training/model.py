@@ -16,7 +16,7 @@ from slipway.datasets import Encoded, lengths_of
 from slipway.training import attention
 from slipway.training.batch import batches, losses
 from slipway.training.fused import fuse
-from slipway.training.memory import bound_kernel_caches
+from slipway.training.memory import bound_kernel_caches, give_back
 from slipway.training.quantised import loading_config, take_over
 from slipway.training.recompute import lighten
 from slipway.training.spec import QuantSpec
@@ -162,6 +162,7 @@ def prove_loss(model: Any, rows: Sequence[Encoded], device: torch.device) -> flo
                 )
         finally:
             model.set_attn_implementation(attention.NAME)
+            give_back()
     difference = abs(float(torch.cat(ours).mean()) - float(torch.cat(plain).mean()))
     if not difference <= _LOSS_TOLERANCE:
         raise ProofError(

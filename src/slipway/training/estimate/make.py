@@ -29,6 +29,7 @@ from slipway.training.estimate.skeleton import (
     weight_bytes,
     with_layers,
 )
+from slipway.training.memory import give_back
 from slipway.training.plan import LEAST_STEPS
 from slipway.training.quantised import make_up, seconds_per_weight
 from slipway.training.spec import TrainSpec
@@ -109,9 +110,11 @@ def _estimate(
     weights, trained = numbers(whole)
     here, there = _two(spec, config)
     near = _cost(spec, config, here, rows, work, dtype, device)
+    give_back()
     cost = near
     if there != here:
         far = _cost(spec, config, there, rows, work, dtype, device)
+        give_back()
         cost = near.at(far, here, there, int(config.num_hidden_layers))
     # what torch loads at the first pass is not there before it; what it keeps of the skeleton
     # is used again
