@@ -57,7 +57,7 @@ def test_products_of_ever_new_lengths_do_not_pile_up_kernels() -> None:
 
 
 def test_memory_of_a_finished_job_goes_back_to_the_system() -> None:
-    from slipway.training.memory import give_back
+    from slipway.training.memory import give_back, memory
 
     device = torch.device("cpu")
     give_back()
