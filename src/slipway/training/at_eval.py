@@ -27,6 +27,7 @@ class AtEval:
         state, restore: the trained tensors, read and put back.
         measured: whether there are held-out rows to measure a loss on.
         is_chief: whether this process writes what is kept.
+        all_ask: the model is split, so that every process must take part in reading it.
 
     Raises:
         UsageError: the recipe wants a decision by the eval loss, which is not measured.
@@ -43,6 +44,7 @@ class AtEval:
         restore: Callable[[State], None],
         measured: bool,
         is_chief: bool = True,
+        all_ask: bool = False,
     ) -> None:
         wanted = [key for key in ("keep_best", "early_stopping") if getattr(spec, key)]
         if wanted and not measured:
@@ -52,12 +54,12 @@ class AtEval:
                 tr("give eval_data, or put rows into the dataset's heldout.jsonl"),
             )
         self._spec, self._run_dir, self._events = spec, run_dir, events
-        self._is_chief = is_chief
+        self._is_chief, self._all_ask = is_chief, all_ask
         self._answer, self._state, self._restore = answer, state, restore
 
     def samples(self, step: int) -> None:
         """Tell the answers to the recipe's prompts as events."""
-        if not self._is_chief:
+        if not (self._is_chief or self._all_ask):
             return
         for prompt, text in self._answer():
             self._events.emit("sample", step=step, prompt=prompt, answer=text)
@@ -75,8 +77,10 @@ class AtEval:
         progress = replace(
             progress, best_loss=best.loss, best_step=best.step, since_best=best.since
         )
-        if self._spec.keep_best and best.step == progress.step and self._is_chief:
-            save_best(self._run_dir, progress.step, self._state())
+        if self._spec.keep_best and best.step == progress.step:
+            state = self._state() if self._is_chief or self._all_ask else {}
+            if self._is_chief:
+                save_best(self._run_dir, progress.step, state)
         if best.is_over(self._spec.early_stopping) and progress.step < progress.plan.total_steps:
             return ended(progress, "early_stopping", self._events)
         return progress

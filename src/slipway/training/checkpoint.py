@@ -23,6 +23,7 @@ from slipway.core.files import new_folder, sha256_file, write_json
 from slipway.core.i18n import tr
 from slipway.training.methods import Tuned
 from slipway.training.plan import Plan
+from slipway.training.sharding.split import load_optimizer_state
 from slipway.training.tensor_file import read_tensors, write_tensors
 
 STATE = "state.pt"
@@ -72,8 +73,8 @@ def random_state() -> RandomState:
 def save(
     run_dir: Path,
     progress: Progress,
-    tuned: Tuned,
-    optimizer: Any,
+    trained: dict[str, torch.Tensor],
+    optimizer: dict[str, Any],
     *,
     keep: int = 2,
     random: Sequence[RandomState] | None = None,
@@ -81,6 +82,7 @@ def save(
     """Write the checkpoint of a step, then remove all but the newest `keep`.
 
     Args:
+        trained, optimizer: the trained weights by name, and the optimiser's state.
         random: the random state of each process; default: of this one.
 
     Raises:
@@ -88,8 +90,8 @@ def save(
     """
     folder = run_dir / "checkpoints" / f"step-{progress.step:07}"
     state = {
-        "trained": tuned.state(),
-        "optimizer": optimizer.state_dict(),
+        "trained": trained,
+        "optimizer": optimizer,
         "random": [list(one) for one in random or [random_state()]],
     }
     with new_folder(folder) as temporary:
@@ -157,7 +159,7 @@ def restore(folder: Path, tuned: Tuned, optimizer: Any, *, rank: int = 0) -> Non
     except ValueError as error:
         raise _unreadable(folder, error) from error
     tuned.load_state(state["trained"], folder)
-    optimizer.load_state_dict(state["optimizer"])
+    load_optimizer_state(optimizer, state["optimizer"])
     if rank < len(state["random"]):
         here, cuda = state["random"][rank]
         torch.set_rng_state(here)

@@ -54,7 +54,7 @@ def rows_loss(
     model.eval()
     sums: dict[str, tuple[float, int]] = {}
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # inference tensors could not be gathered into, on a split model
             for packed, batch in batches(rows, pack_tokens, device, lean=True):
                 if on_pack:
                     on_pack()

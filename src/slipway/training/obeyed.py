@@ -18,8 +18,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "stage": lambda value: value in ("sft", "pt", "dpo", "kto", "rm"),
     "optimizer": lambda value: value != "apollo",
     "compile": lambda value: value != "on",
-    "fsdp": lambda value: value is None,
-    "deepspeed": lambda value: value is None,
     "dtype": lambda value: value != "fp16",
 }
 

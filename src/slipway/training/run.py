@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,6 +172,7 @@ def _train(
             progress = trainer.prepare(state.identity, started)
         first_step = progress.step
         progress = trainer.run(progress)
+        trainer.tuned.gather(world.is_chief)
         if world.is_chief:
             _finish(resolved, run_dir, trainer, progress, state.identity)
         world.barrier()
@@ -206,9 +207,10 @@ def _make_trainer(
 
     from slipway.training.at_eval import AtEval, answerer
     from slipway.training.estimate.foresee import foresee
-    from slipway.training.methods import attach, load_dtype
+    from slipway.training.methods import WholeTuned, attach, load_dtype
     from slipway.training.model import load_base, pick_device, pick_dtype, prove_loss, set_threads
     from slipway.training.objectives import make_objective
+    from slipway.training.sharding.choose import sharding_for
     from slipway.training.token_sets import load_tokenizer_of, part_of, told_token_sets
     from slipway.training.trainer import Trainer
 
@@ -221,13 +223,21 @@ def _make_trainer(
     foreseen = None
     if started is not None and world.is_chief:
         foreseen = foresee(spec, rows, heldout, events, started)
-    model = load_base(base, load_dtype(spec, dtype), device, spec.quant)
-    difference = prove_loss(model, rows, device)
+    sharding = sharding_for(spec, world, events)
+    # a model that is split may be larger than one device
+    first = device if sharding is None else torch.device("cpu")
+    model = load_base(base, load_dtype(spec, dtype), first, spec.quant)
+    difference = prove_loss(model, rows, first)
     torch.manual_seed(spec.seed)
     tuned = attach(model, spec, dtype)
     twice = _checkpointing(model, spec, foreseen, run_dir, world)
     _tell_model(events, tuned, dtype, device, rows, heldout, difference, twice)
     world.same(tuned.parameters)
+    if sharding is not None:
+        assert isinstance(tuned, WholeTuned)
+        tuned.split(sharding, device)
+        world.in_step = True
+        setting = replace(setting, in_step=world)
     if world.size > 1:  # else all would drop the same units
         torch.manual_seed(spec.seed * world.size + world.rank)
     objective = make_objective(spec, tuned, rows, part_of(spec, heldout, world), setting)
@@ -240,6 +250,7 @@ def _make_trainer(
         restore=lambda state: tuned.load_state(state, run_dir / BEST_FOLDER),
         measured=bool(len(heldout)),
         is_chief=world.is_chief,
+        all_ask=tuned.is_split,
     )
     return Trainer(
         spec,

@@ -93,7 +93,7 @@ def _generating(model: Any) -> Iterator[None]:
     if before == attention.NAME:
         model.set_attn_implementation("sdpa")
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             yield
     finally:
         if before == attention.NAME:

@@ -224,8 +224,11 @@ def told_token_sets(
 
 
 def part_of(spec: TrainSpec, rows: Sequence[Encoded], world: World) -> Sequence[Encoded]:
-    """This process's share of held-out rows; the two of a preference pair stay together."""
-    if world.size == 1 or not len(rows):
+    """This process's share of held-out rows; the two of a preference pair stay together.
+
+    Processes that compute in step measure all of them, all together.
+    """
+    if world.size == 1 or world.in_step or not len(rows):
         return rows
     from slipway.datasets import TokenSet
 

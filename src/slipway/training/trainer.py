@@ -31,6 +31,7 @@ from slipway.training.plan import (
     step_rows,
     steps_in_epochs,
 )
+from slipway.training.sharding.split import clip_, optimizer_state
 from slipway.training.spec import TrainSpec
 from slipway.training.world import World
 
@@ -90,6 +91,7 @@ class Trainer:
         self.parameters = tuned.parameters
         self.optimizer = make_optimizer(spec, tuned)
         self.lengths = objective.lengths
+        self._all_save = tuned.is_split
 
     def rows_from(self, step: int) -> Iterator[tuple[int, list[int]]]:
         """(epoch, row numbers) of each step after `step`."""
@@ -100,8 +102,7 @@ class Trainer:
     def _part_of(self, numbers: Sequence[int]) -> StepSums:
         """This process's part of a step."""
         mine = self.world.part(numbers)
-
-        if not mine and not self.objective.collective:
+        if not (mine or self.objective.collective or self.world.in_step):
             return StepSums(0.0, 0)
         return self.objective.gradients(mine, self._stop_in_step)
 
@@ -115,7 +116,7 @@ class Trainer:
             group["lr"] = rate * group["lr_ratio"]
         self.optimizer.zero_grad(set_to_none=True)
         sums = self.world.combine(self._part_of(numbers), self.parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.max_grad_norm))
+        norm = clip_(self.parameters, self.spec.max_grad_norm)
         if not (math.isfinite(sums.loss) and math.isfinite(norm)):
             raise ProofError(
                 "train.not_finite",
@@ -320,13 +321,15 @@ class Trainer:
     def _write(self, progress: Progress) -> Path | None:
         """Write a checkpoint; the chief's work, for which it needs all."""
         random = self.world.gather(checkpoint.random_state())
+        parts = (self.tuned.state(), optimizer_state(self.optimizer)) if self._all_save else None
         if not self.world.is_chief:
             return None
+        trained, optimizer = parts or (self.tuned.state(), self.optimizer.state_dict())
         return checkpoint.save(
             self.run_dir,
             progress,
-            self.tuned,
-            self.optimizer,
+            trained,
+            optimizer,
             keep=self.spec.keep_checkpoints,
             random=random,
         )

@@ -24,6 +24,7 @@ import torch.distributed as dist
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
 from slipway.training.objectives.base import EvalResult, StepSums
+from slipway.training.sharding.split import is_part
 
 T = TypeVar("T")
 _BUCKET = 1 << 24  # numbers that are added up at once
@@ -35,12 +36,14 @@ class World:
     Attributes:
         rank: 0 for the chief.
         local_size: processes on this machine.
+        in_step: the model is split over the processes, so that all compute as many packs, and
+            objectives divide by what all counted.
     """
 
     def __init__(
         self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1
     ) -> None:
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.in_step = rank, size, False
         self.local_rank, self.local_size = local_rank, local_size
 
     @property
@@ -86,6 +89,10 @@ class World:
         dist.all_reduce(box)
         return [float(value) for value in box]
 
+    def most(self, value: int) -> int:
+        """The largest of everybody's values."""
+        return max(self.gather(value))
+
     def agreeing(self, stop: Callable[[], None]) -> Callable[[], None]:
         """`stop`, raised on all when it is raised on one; every process must call it as often."""
         if self.size == 1:
@@ -124,12 +131,15 @@ class World:
         )
         if not weight:
             return sums
-        for bucket in _buckets(parameters):
+        # what lies in parts has been added up on the way, and by whole counts
+        ours = [parameter for parameter in parameters if not is_part(parameter)]
+        for bucket in _buckets(ours):
             for parameter in bucket:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
             flat = torch.cat([parameter.grad.reshape(-1) for parameter in bucket])
-            flat.mul_(sums.weight / weight)
+            if not self.in_step:
+                flat.mul_(sums.weight / weight)
             dist.all_reduce(flat)
             at = 0
             for parameter in bucket:
@@ -143,7 +153,7 @@ class World:
 
         Whole numbers are counts and are added up; other numbers are means.
         """
-        if self.size == 1:
+        if self.size == 1 or self.in_step:  # in step, everybody has measured all
             return result
         parts = [part for part in self.gather(result) if part is not None and part.weight]
         if not parts:

@@ -15,7 +15,7 @@ from slipway.training.methods.base import Artefact, ParamGroup, Tuned
 from slipway.training.methods.noise import add_noise
 from slipway.training.methods.optimizer import make_optimizer
 from slipway.training.methods.scored import ScoredTuned
-from slipway.training.methods.whole import freeze, full
+from slipway.training.methods.whole import WholeTuned, freeze, full
 from slipway.training.spec import TrainSpec
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "ParamGroup",
     "ScoredTuned",
     "Tuned",
+    "WholeTuned",
     "as_new",
     "attach",
     "load_dtype",

@@ -42,6 +42,7 @@ class Tuned(ABC):
     """
 
     artefact: Artefact
+    is_split = False  # its weights lie in parts on several processes, and all must ask together
 
     def __init__(self, model: Any, targets: list[str]) -> None:
         self.model, self.targets = model, targets
@@ -82,6 +83,14 @@ class Tuned(ABC):
     def reference(self) -> AbstractContextManager[None] | None:
         """While entered, the model is as it was before training; None if it cannot be."""
 
+    def gather(self, keep: bool) -> None:
+        """Make whole what lies in parts, so that one process alone can `save` it.
+
+        Args:
+            keep: whether this process is the one that saves.
+        """
+        assert not self.is_split
+
     def computing(self) -> AbstractContextManager[Any]:
         """What a forward pass runs in: nothing, or a lower precision than the weights have."""
         return nullcontext()
@@ -99,8 +108,10 @@ def copy_into(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], w
         parameter, tensor = parameters.get(name), tensors.get(name)
         if parameter is None or tensor is None or tensor.shape != parameter.shape:
             raise mismatch(where, name)
+        from slipway.training.sharding.split import like
+
         with torch.no_grad():
-            parameter.copy_(tensor)
+            parameter.copy_(like(tensor, parameter))
 
 
 def mismatch(where: Path, name: str) -> InputError:

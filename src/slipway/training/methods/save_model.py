@@ -15,20 +15,28 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _SHARD = "4GB"
 
 
-def save_model(model: Any, base: Path, folder: Path) -> list[str]:
+def save_model(
+    model: Any, base: Path, folder: Path, whole: dict[str, Any] | None = None
+) -> list[str]:
     """Write the model's weights in the layout and the number formats of its base.
 
     Config, tokenizer and template are copied byte for byte; nothing is rewritten that was not
     trained. Weights go shard by shard, so that no second copy of the model is in memory.
 
+    Args:
+        whole: the model's tensors, where the model itself has only parts of them.
+
     Returns:
         The names of the written files.
     """
     shards = sorted(base.glob("*.safetensors"))
-    trained = dict(model.state_dict(keep_vars=False))
+    trained = whole if whole is not None else dict(model.state_dict())
     if not _written_as_base(trained, shards, folder):
-        model.to(getattr(model.config, "dtype", None) or torch.float32)
-        model.save_pretrained(str(folder), max_shard_size=_SHARD)
+        dtype = getattr(model.config, "dtype", None) or torch.float32
+        if whole is None:
+            model.to(dtype)
+        state = None if whole is None else {name: part.to(dtype) for name, part in whole.items()}
+        model.save_pretrained(str(folder), state_dict=state, max_shard_size=_SHARD)
     for path in sorted(base.iterdir()):
         if path.is_file() and path.name != FILE_NAME and path.suffix not in _WEIGHTS:
             if path.name.endswith(".index.json") and not shards:

@@ -18,6 +18,8 @@ from slipway.core.errors import UsageError, nearest
 from slipway.core.i18n import tr
 from slipway.training.methods.base import ParamGroup, Tuned, copy_into
 from slipway.training.methods.save_model import save_model
+from slipway.training.sharding import Sharding
+from slipway.training.sharding.split import is_part, split_layers, whole
 from slipway.training.spec import FreezeSpec
 
 
@@ -40,17 +42,41 @@ class WholeTuned(Tuned):
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
         self._dtype = dtype
+        self._gathered: dict[str, Tensor] | None = None
+
+    def split(self, sharding: Sharding, device: torch.device) -> None:
+        """Let each process keep a part of the layers' weights; the model goes to `device`."""
+        split_layers(self.model, sharding, device)
+        every = dict(self.model.named_parameters())
+        self.trained = {name: every[name] for name in self.trained}
+        self.is_split = True
 
     def groups(self) -> list[ParamGroup]:
-        """Matrices, and then norms and biases, for which weight decay does not hold."""
-        every = list(self.trained.values())
-        wide, narrow = [p for p in every if p.ndim > 1], [p for p in every if p.ndim <= 1]
-        groups = [ParamGroup(wide), ParamGroup(narrow, decayed=False)]
+        """Matrices, and then norms and biases, for which weight decay does not hold.
+
+        Weights in parts and whole ones are groups of their own: one kernel cannot step both.
+        """
+        groups = []
+        for part in (True, False):
+            some = [p for p in self.trained.values() if is_part(p) is part]
+            groups.append(ParamGroup([p for p in some if p.ndim > 1]))
+            groups.append(ParamGroup([p for p in some if p.ndim <= 1], decayed=False))
         return [group for group in groups if group.parameters]
 
     def state(self) -> dict[str, Tensor]:
         """The trained weights by their names in the model."""
-        return {name: parameter.detach().cpu() for name, parameter in self.trained.items()}
+        return {name: whole(parameter) for name, parameter in self.trained.items()}
+
+    def gather(self, keep: bool) -> None:
+        """See `Tuned`."""
+        if not self.is_split:
+            return
+        found = {}
+        for name, tensor in self.model.state_dict().items():
+            full = whole(tensor)
+            if keep:
+                found[name] = full
+        self._gathered = found
 
     def load_state(self, tensors: dict[str, Tensor], where: Path) -> None:
         """Put the trained weights back."""
@@ -58,7 +84,7 @@ class WholeTuned(Tuned):
 
     def save(self, folder: Path, base: Path) -> list[str]:
         """Write a Hugging Face folder: the base's with other weights."""
-        return save_model(self.model, base, folder)
+        return save_model(self.model, base, folder, self._gathered)
 
     def reference(self) -> AbstractContextManager[None] | None:
         """None: the weights from before are gone."""

@@ -41,4 +41,11 @@ def make_objective(
 
             return Reward(tuned, rows, heldout, spec.pack_tokens)
         case _:
-            return NextToken(tuned, rows, heldout, spec.pack_tokens, lean=shares(spec))
+            return NextToken(
+                tuned,
+                rows,
+                heldout,
+                spec.pack_tokens,
+                lean=shares(spec),
+                in_step=setting.in_step,
+            )

@@ -39,6 +39,16 @@ class EvalResult:
     weight: float = 0.0
 
 
+class InStep(Protocol):
+    """Processes that compute packs together."""
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value, added up over all."""
+
+    def most(self, value: int) -> int:
+        """The largest of everybody's values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """The run that an objective is part of.
@@ -48,12 +58,14 @@ class Setting:
         stop: called often while something is prepared; may raise.
         tell: gets (rows done, rows to do) while something is prepared.
         sum: adds numbers up over the processes that train together; all must call it as often.
+        in_step: the processes over which the model is split; None: it is not.
     """
 
     folder: Path | None = None
     stop: Callable[[], None] = lambda: None
     tell: Callable[[int, int], None] = lambda done, total: None
     sum: Callable[..., list[float]] = lambda *values: list(values)
+    in_step: InStep | None = None
 
 
 class Objective(Protocol):
