@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -207,10 +207,9 @@ def _make_trainer(
 
     from slipway.training.at_eval import AtEval, answerer
     from slipway.training.estimate.foresee import foresee
-    from slipway.training.methods import WholeTuned, attach, load_dtype
-    from slipway.training.model import load_base, pick_device, pick_dtype, prove_loss, set_threads
+    from slipway.training.made import make_tuned
+    from slipway.training.model import pick_device, pick_dtype, set_threads
     from slipway.training.objectives import make_objective
-    from slipway.training.sharding.choose import sharding_for
     from slipway.training.token_sets import load_tokenizer_of, part_of, told_token_sets
     from slipway.training.trainer import Trainer
 
@@ -223,20 +222,8 @@ def _make_trainer(
     foreseen = None
     if started is not None and world.is_chief:
         foreseen = foresee(spec, rows, heldout, events, started)
-    sharding = sharding_for(spec, world, events)
-    # a model that is split may be larger than one device
-    first = device if sharding is None else torch.device("cpu")
-    model = load_base(base, load_dtype(spec, dtype), first, spec.quant)
-    difference = prove_loss(model, rows, first)
-    torch.manual_seed(spec.seed)
-    tuned = attach(model, spec, dtype)
-    twice = _checkpointing(model, spec, foreseen, run_dir, world)
-    _tell_model(events, tuned, dtype, device, rows, heldout, difference, twice)
-    world.same(tuned.parameters)
-    if sharding is not None:
-        assert isinstance(tuned, WholeTuned)
-        tuned.split(sharding, device)
-        world.in_step = True
+    tuned = make_tuned(spec, base, rows, heldout, dtype, device, events, run_dir, foreseen, world)
+    if world.in_step:
         setting = replace(setting, in_step=world)
     if world.size > 1:  # else all would drop the same units
         torch.manual_seed(spec.seed * world.size + world.rank)
@@ -245,7 +232,7 @@ def _make_trainer(
         spec,
         run_dir,
         events,
-        answer=answerer(spec, model, tokenizer, stop),
+        answer=answerer(spec, tuned.model, tokenizer, stop),
         state=tuned.state,
         restore=lambda state: tuned.load_state(state, run_dir / BEST_FOLDER),
         measured=bool(len(heldout)),
@@ -265,16 +252,6 @@ def _make_trainer(
     )
 
 
-def _checkpointing(model: Any, spec: TrainSpec, foreseen: Any, run_dir: Path, world: World) -> bool:
-    """Let the model compute its activations twice if the run wants it; whether it does."""
-    from slipway.training.checkpointing import compute_twice, is_wanted
-
-    wanted = world.share(is_wanted(spec, foreseen, run_dir / EVENTS))
-    if wanted:
-        compute_twice(model)
-    return wanted
-
-
 def _setting(
     run_dir: Path,
     identity: dict[str, str],
@@ -292,36 +269,6 @@ def _setting(
 
 def _tell_reference(events: EventLog, done: int, total: int) -> None:
     events.emit("log", message=f"reference: {done:,} of {total:,} rows", rows=done, total=total)
-
-
-def _tell_model(
-    events: EventLog,
-    tuned: Any,
-    dtype: Any,
-    device: Any,
-    rows: Sequence[Any],
-    heldout: Sequence[Any],
-    difference: float,
-    twice: bool,
-) -> None:
-    import torch
-
-    trainable = sum(p.numel() for p in tuned.parameters)
-    events.emit(
-        "log",
-        message=f"base in {str(dtype).removeprefix('torch.')} on {device}, "
-        f"{trainable:,} trained weights on {', '.join(tuned.targets)}"
-        + (", activations computed twice" if twice else ""),
-        dtype=str(dtype).removeprefix("torch."),
-        device=str(device),
-        threads=torch.get_num_threads(),
-        trained_weights=trainable,
-        targets=tuned.targets,
-        rows=len(rows),
-        heldout_rows=len(heldout),
-        packed_loss_difference=difference,
-        checkpointing=twice,
-    )
 
 
 def _finish(
