@@ -1,4 +1,4 @@
-"""The model of a run, made: loaded, proved, with its method attached, and split where it is split."""
+"""The model of a run: loaded, proved, with its method attached, and split if it is to be."""
 
 from __future__ import annotations
 
