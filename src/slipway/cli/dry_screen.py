@@ -33,6 +33,7 @@ def show_dry_run(resolved: Resolved, *, as_json: bool) -> None:
     _data(found.data)
     _preview(found.data)
     _estimate(found.estimate)
+    _not_estimated(found)
     _verdict(found)
 
 
@@ -122,6 +123,12 @@ def _estimate(found: Estimate) -> None:
             saves=output.duration(seconds.saves),
         )
     )
+
+
+def _not_estimated(found: DryRun) -> None:
+    """What the time above leaves out."""
+    if found.resolved.spec.stage in ("rloo", "grpo"):
+        print(tr("the time to draw answers is not in this estimate"))
 
 
 def _verdict(found: DryRun) -> None:

@@ -126,15 +126,21 @@ def hidden_states(model: Any, batch: Batch) -> Tensor:
     return states
 
 
-def losses(model: Any, batch: Batch, factor: float = 1.0, *, even: bool = True) -> Tensor:
+def losses(
+    model: Any, batch: Batch, factor: float = 1.0, *, even: bool = True, sharpness: float = 1.0
+) -> Tensor:
     """The loss of each label of a batch times `factor`: [labels], fp32.
 
     Args:
         even: see `head_losses`.
+        sharpness: logits are multiplied by it: 1 / the temperature.
     """
     rows = hidden_states(model, batch).index_select(0, batch.rows)
     head = model.get_output_embeddings()
-    return head_losses(rows, head.weight, head.bias, batch.targets, factor, even=even)
+    bias = head.bias
+    if sharpness != 1.0:
+        rows, bias = rows * sharpness, None if bias is None else bias * sharpness
+    return head_losses(rows, head.weight, bias, batch.targets, factor, even=even)
 
 
 def answer_logps(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -295,6 +295,8 @@ def loss_is_zero(recent: deque[float], stage: str) -> Finding | None:
     """Three steps with a loss of nothing; in preference stages it may be small, but not zero."""
     last = list(recent)[-3:]
     limit = 1e-6 if stage in ("pt", "sft") else 0.0
+    if stage in ("rloo", "grpo"):  # equal rewards have no loss, and that is in order
+        return None
     if len(last) < 3 or any(abs(loss) > limit for loss in last):
         return None
     return Finding("loss_zero", {"loss": last[-1]}, "stop")

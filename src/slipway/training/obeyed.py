@@ -15,7 +15,6 @@ from slipway.training.spec import TrainSpec
 
 # dotted key -> whether a value asks for nothing that is missing
 NOT_YET: dict[str, Callable[[Any], bool]] = {
-    "stage": lambda value: value in ("sft", "pt", "dpo", "kto", "rm"),
     "optimizer": lambda value: value != "apollo",
     "compile": lambda value: value != "on",
     "dtype": lambda value: value != "fp16",

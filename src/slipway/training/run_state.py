@@ -9,7 +9,7 @@ from typing import Any
 
 from slipway.core.errors import ConflictError, NotFoundError
 from slipway.core.events import EventLog
-from slipway.core.files import sha256_json
+from slipway.core.files import sha256_file, sha256_json
 from slipway.core.i18n import tr
 from slipway.core.manifest import Manifest, read_manifest, verify_files
 from slipway.training.begun import adapter_identity
@@ -87,6 +87,12 @@ def _identity(spec: TrainSpec, base: str) -> dict[str, str]:
         identity["adapter"] = adapter_identity(Path(spec.adapter), base)
     if spec.preference.ref_model:
         identity["reference"] = base_digest(Path(spec.preference.ref_model))
+    if spec.rl.reward_function:
+        identity["reward"] = "sha256:" + sha256_file(
+            Path(spec.rl.reward_function.rpartition(":")[0])
+        )
+    if spec.rl.reward_model:
+        identity["reward"] = base_digest(Path(spec.rl.reward_model))
     identity["recipe"] = "sha256:" + sha256_json(spec.model_dump(exclude=set(NEUTRAL)))
     return identity
 

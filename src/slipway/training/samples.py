@@ -52,7 +52,7 @@ def answers(
         return []
     ends = end_tokens(model, tokenizer)
     found = []
-    with _generating(model):
+    with generating(model):
         for prompt in prompts:
             ids = _ids(tokenizer, prompt, plain, system)
             new = _greedy(model, ids, ends, max_new_tokens, stop)
@@ -86,7 +86,7 @@ def _ids(tokenizer: Any, prompt: str, plain: bool, system: str | None) -> list[i
 
 
 @contextmanager
-def _generating(model: Any) -> Iterator[None]:
+def generating(model: Any) -> Iterator[None]:
     """Evaluation mode and an attention that knows caches; afterwards as it was."""
     training, before = model.training, model.config._attn_implementation
     model.eval()

@@ -45,7 +45,7 @@ def rule_of(spec: TrainSpec) -> EncodeRule:
     return EncodeRule(
         spec.cutoff_len,
         spec.train_on_prompt,
-        spec.mask_history,
+        spec.mask_history or spec.stage in ("rloo", "grpo"),  # the last answer is drawn anew
         spec.thinking,
         spec.system,
         pt=spec.stage == "pt",

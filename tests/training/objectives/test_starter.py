@@ -36,18 +36,20 @@ def test_dpo_on_the_starter_lowers_the_loss_and_raises_the_accuracy(
 ) -> None:
     link_shared_folders(home)
     assert main(["pull", "starter"]) == 0
-    write(tmp_path / "pairs", "train", pairs_of("train", 96))
-    write(tmp_path / "pairs", "heldout", pairs_of("heldout", 24))
+    write(tmp_path / "pairs", "train", pairs_of("train", 72))
+    write(tmp_path / "pairs", "heldout", pairs_of("heldout", 16))
     spec = TrainSpec.model_validate(
         {
             "model": str(home.bases / "starter"),
             "data": str(tmp_path / "pairs"),
             "stage": "dpo",
-            "lora": {"rank": 8, "alpha": 16.0},
-            "batch_rows": 8,
+            "lora": {"rank": 8, "alpha": 32.0},
+            "batch_rows": 4,
             "learning_rate": 5e-5,
-            "epochs": 2.0,
-            "cutoff_len": 384,
+            "epochs": 1.0,
+            "cutoff_len": 256,
+            "max_steps": 18,
+            "eval_every": 18,
         }
     )
     train(spec, run_dir=tmp_path / "run", events=quiet())

@@ -38,6 +38,9 @@ def foresee(
     if spec.time_budget_s is not None and spec.time_budget_s < _LEAST_BUDGET_S:
         events.emit("log", message=f"no estimate: the budget is under {_LEAST_BUDGET_S:.0f} s")
         return None
+    if spec.stage in ("rloo", "grpo"):
+        events.emit("log", message="no estimate: how long the drawn answers get is not known")
+        return None
     process = int(psutil.Process().memory_info().rss)
     try:
         work = plan_work(spec, _lengths(rows), _lengths(heldout))

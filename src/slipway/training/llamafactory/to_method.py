@@ -45,8 +45,8 @@ def _stage(draft: Draft) -> None:
     if stage == "ppo":
         raise draft.refuse(
             "stage",
-            tr("its successors RLOO and GRPO are planned, which need no value model"),
-            tr("train with `stage: sft` for now"),
+            tr("its successors RLOO and GRPO are offered instead, which need no value model"),
+            tr("write a recipe with `stage: rloo` and `rl.reward_model`; see docs/stages.md"),
         )
     draft.put("stage", stage, "stage")
     draft.put("method", draft.values.text("finetuning_type"), "finetuning_type")

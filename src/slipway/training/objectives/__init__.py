@@ -40,6 +40,10 @@ def make_objective(
             from slipway.training.objectives.reward import Reward
 
             return Reward(tuned, rows, heldout, spec.pack_tokens)
+        case "rloo" | "grpo":
+            from slipway.training.objectives.make import reinforce
+
+            return reinforce(spec, tuned, rows, heldout)
         case _:
             return NextToken(
                 tuned,

@@ -11,6 +11,7 @@ from slipway.training.objectives.base import Setting
 from slipway.training.objectives.feedback import Feedback
 from slipway.training.objectives.preference import Preference
 from slipway.training.objectives.reference import Before, Other, ReferenceModel
+from slipway.training.objectives.reinforce import Reinforce
 from slipway.training.objectives.units import has_reference
 from slipway.training.sharing import shares
 from slipway.training.spec import TrainSpec
@@ -56,6 +57,30 @@ def feedback(
         lean=shares(spec),
         model=reference_model(spec, tuned),
         setting=setting,
+    )
+
+
+def reinforce(
+    spec: TrainSpec, tuned: Tuned, rows: Sequence[Encoded], heldout: Sequence[Encoded]
+) -> Reinforce:
+    """Stages rloo and grpo."""
+    from slipway.training.objectives.rewards import make_rewards
+    from slipway.training.samples import end_tokens
+    from slipway.training.token_sets import load_tokenizer_of
+
+    tokenizer = load_tokenizer_of(spec, Path(spec.model))
+    return Reinforce(
+        tuned,
+        rows,
+        heldout,
+        spec.rl,
+        stage=spec.stage,
+        pack_tokens=spec.pack_tokens,
+        lean=shares(spec),
+        tokenizer=tokenizer,
+        ends=end_tokens(tuned.model, tokenizer),
+        rewards=make_rewards(spec),
+        model=Before(tuned) if spec.rl.beta else None,
     )
 
 

@@ -28,7 +28,7 @@ def load_other(path: Path, base: Path, dtype: torch.dtype, device: torch.device)
     """
     folder, adapter = _parts(path, base)
     if folder != base:
-        _require_same_tokens(folder, base)
+        require_same_tokens(folder, base)
     model = load_base(folder, dtype, device)
     if adapter is not None:
         lora.load_adapter(model, adapter)
@@ -57,7 +57,12 @@ def _parts(path: Path, base: Path) -> tuple[Path, Path | None]:
     return folder, path / ADAPTER
 
 
-def _require_same_tokens(folder: Path, base: Path) -> None:
+def require_same_tokens(folder: Path, base: Path) -> None:
+    """Refuse two models that read different tokens.
+
+    Raises:
+        InputError: naming both.
+    """
     theirs, ours = (load_tokenizer(at, chat=False).get_vocab() for at in (folder, base))
     if theirs != ours:
         raise InputError(

@@ -32,6 +32,7 @@ _PATHS = (
     "fsdp",
     "deepspeed",
     "preference.ref_model",
+    "rl.reward_function",
     "rl.reward_model",
 )
 

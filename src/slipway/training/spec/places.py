@@ -40,10 +40,17 @@ def resolve_places(spec: TrainSpec, places_of: dict[str, Sequence[Path]]) -> Tra
         key = "preference.ref_model"
         path = _model(key, spec.preference.ref_model, places_of[key], runs=True)
         found["preference"] = spec.preference.model_copy(update={"ref_model": str(path)})
+    if spec.rl.reward_function:
+        key = "rl.reward_function"
+        file, sign, name = spec.rl.reward_function.rpartition(":")
+        if sign and name.isidentifier():  # another form is refused when it is used
+            at = _locate(key, file, _in(file, places_of[key]), tr("give `FILE.py:NAME`"))
+            found["rl"] = spec.rl.model_copy(update={"reward_function": f"{at}:{name}"})
     if spec.rl.reward_model:
         key = "rl.reward_model"
         path = _run(key, spec.rl.reward_model, places_of[key])
-        found["rl"] = spec.rl.model_copy(update={"reward_model": str(path)})
+        given = found.get("rl", spec.rl)
+        found["rl"] = given.model_copy(update={"reward_model": str(path)})
     return spec.model_copy(update=found)
 
 
