@@ -33,3 +33,23 @@ def test_few_rows_need_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     (batch,) = look.look_at([sample("a", "b")] * 3, 2)
     assert len(batch.names) == 3
     assert list(look.look_at([], 2)) == []
+
+
+def test_a_row_takes_the_same_memory_whatever_its_length() -> None:
+    import tracemalloc
+
+    import numpy as np
+
+    sizes = []
+    for words in (10, 400):
+        answer = " ".join(f"word{n}" for n in range(words))
+        rows = [sample(f"q{n} {answer}", f"a{n} {answer}") for n in range(400)]
+        with scan.Scan(np) as made:
+            batches = list(look.look_at(rows, 0))
+            tracemalloc.start()
+            for batch in batches * 5:
+                made.add("train", batch)
+            sizes.append(tracemalloc.get_traced_memory()[0] / 2000)
+            tracemalloc.stop()
+    assert max(sizes) < 600
+    assert abs(sizes[0] - sizes[1]) < 100
