@@ -17,8 +17,9 @@ programs on the machine hardly change (with `--threads 1` least); "whole" are al
 seconds of the process, with libraries, loading, and our own checks and estimates. Memory is the
 most that the process ever held. The eval loss of both is computed by the same code.
 
-LLaMA Factory recomputes activations by default (gradient checkpointing); `--plain-peer` adds
-it without, its fastest way. Where the processor has no bf16 products it gets the base in fp32: with
+`--pack-tokens N` adds ours with so many tokens computed at once, which needs less memory. LLaMA
+Factory recomputes activations by default (gradient checkpointing); `--plain-peer` adds it without, its
+fastest way. Where the processor has no bf16 products it gets the base in fp32: with
 the base as it is, it computes in bf16 there, several times slower still.
 
 The goal, set for CPU cores with AMX: 3 times the tokens/s, 0.6 of the memory, the same loss.
@@ -105,9 +106,14 @@ _SLIPWAY = "from slipway.cli.main import entry; entry()"
 
 @dataclass
 class Side:
-    """One program and what its rounds gave."""
+    """One program and what its rounds gave.
+
+    Attributes:
+        pack_tokens: tokens that ours computes at once; None: the recipe's default.
+    """
 
     name: str
+    pack_tokens: int | None = None
     tokens_per_s: list[float] = field(default_factory=list)
     tokens_per_cpu_s: list[float] = field(default_factory=list)
     whole_tokens_per_s: list[float] = field(default_factory=list)
@@ -126,7 +132,6 @@ class Setting:
         rows: (token ids, labels) in the order of training, `BATCH` for each step.
         dtype: the number format of the base.
         threads: of both programs; None: as each chooses.
-        pack_tokens: tokens that we compute at once, for less memory; None: the recipe's default.
     """
 
     base: Path
@@ -138,7 +143,6 @@ class Setting:
     rows: list[tuple[list[int], list[int]]]
     dtype: str
     threads: int | None
-    pack_tokens: int | None
 
     @property
     def tokens(self) -> int:
@@ -196,8 +200,8 @@ def script(python: str | Path, text: str, *arguments: str | Path, peer: bool = F
     return done.stdout
 
 
-def recipe(setting: Setting) -> dict[str, Any]:
-    return {
+def recipe(setting: Setting, pack_tokens: int | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {
         "model": str(setting.base),
         "data": str(setting.work / "data"),
         "method": setting.method,
@@ -212,8 +216,10 @@ def recipe(setting: Setting) -> dict[str, Any]:
         "seed": SEED,
         "save_every_s": 1e6,
         "threads": setting.threads,
-        **({"pack_tokens": setting.pack_tokens} if setting.pack_tokens else {}),
     }
+    if pack_tokens:
+        found["pack_tokens"] = pack_tokens
+    return found
 
 
 def peer_keys(setting: Setting) -> dict[str, Any]:
@@ -311,7 +317,7 @@ def compare_rows(setting: Setting) -> None:
 
 def train_ours(setting: Setting, side: Side, folder: Path) -> None:
     path, run = folder / "recipe.yaml", folder / "run"
-    path.write_text(yaml.safe_dump(recipe(setting)))
+    path.write_text(yaml.safe_dump(recipe(setting, side.pack_tokens)))
     command = [sys.executable, "-c", _SLIPWAY, "train", str(path), "--run-dir", str(run), "--json"]
     mark = '"kind": "train"'
     note(setting, side, watched(command, folder / "log", run / "events.jsonl", mark, environment()))
@@ -381,23 +387,27 @@ def ratios(ours: Side, theirs: Side, ending: str = "") -> dict[str, float]:
     }
 
 
-def run(setting: Setting, rounds: int, plain: bool) -> dict[str, Any]:
+def run(setting: Setting, rounds: int, plain: bool, pack_tokens: int | None) -> dict[str, Any]:
     ours, theirs = Side("Slipway"), Side(f"LLaMA Factory {VERSION}")
+    small = Side(f"Slipway, pack_tokens={pack_tokens}", pack_tokens)
     bare = Side(f"LLaMA Factory {VERSION}, no recompute")
+    sides = [ours, *([small] if pack_tokens else []), theirs, *([bare] if plain else [])]
     heads = ("whole", "peak GB", "eval loss")
     print(f"{'':<34}  tokens/s tokens/CPU s " + " ".join(f"{head:>9}" for head in heads))
     for number in range(1, rounds + 1):
-        for side in (ours, theirs, bare)[: 3 if plain else 2]:
+        for side in sides:
             with tempfile.TemporaryDirectory(dir=setting.work) as place:
-                if side is ours:
+                if side in (ours, small):
                     train_ours(setting, side, Path(place))
                 else:
                     train_theirs(setting, side, Path(place), side is bare)
             show(side, f"({number} of {rounds})")
     found: dict[str, Any] = ratios(ours, theirs)
+    if pack_tokens:
+        found |= ratios(small, theirs, "_small_packs")
     if plain:
         found |= ratios(ours, bare, "_no_recompute")
-    found["sides"] = [asdict(side) for side in (ours, theirs, bare) if side.tokens_per_s]
+    found["sides"] = [asdict(side) for side in sides]
     return found
 
 
@@ -428,7 +438,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         shared = dict(base=base, data=data, work=Path(place), peer=peer, method=options.method)
         shared |= dict(steps=options.steps, threads=options.threads)
-        shared |= dict(pack_tokens=options.pack_tokens)
         shared |= dict(dtype="bf16" if probe().has_bf16 else "fp32")
         if reason := refused(Setting(**shared, rows=[])):
             print(f"left out: {reason}")
@@ -438,7 +447,7 @@ def main() -> None:
             f"{options.method} in {setting.dtype}, {options.steps} steps of {BATCH} rows, "
             f"{probe().cores} cores"
         )
-        found = run(setting, options.rounds, options.plain_peer)
+        found = run(setting, options.rounds, options.plain_peer, options.pack_tokens)
     for name, value in found.items():
         if name.startswith("ratio"):
             goal = GOALS.get(name.removeprefix("ratio_"))
