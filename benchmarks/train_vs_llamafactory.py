@@ -18,9 +18,9 @@ seconds of the process, with libraries, loading, and our own checks and estimate
 most that the process ever held. The eval loss of both is computed by the same code.
 
 `--pack-tokens N` adds ours with so many tokens computed at once, which needs less memory. LLaMA
-Factory recomputes activations by default (gradient checkpointing); `--plain-peer` adds it without, its
-fastest way. Where the processor has no bf16 products it gets the base in fp32: with
-the base as it is, it computes in bf16 there, several times slower still.
+Factory recomputes activations by default (gradient checkpointing); `--plain-peer` adds it without,
+its fastest way. Where the processor has no bf16 products it gets the base in fp32: with the base as
+it is, it computes in bf16 there, several times slower still.
 
 The goal, set for CPU cores with AMX: 3 times the tokens/s, 0.6 of the memory, the same loss.
 """
