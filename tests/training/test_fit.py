@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -200,3 +200,28 @@ def test_the_command_lists_all_and_answers_for_one(capsys: pytest.CaptureFixture
     assert main(["fit", "Qwen2.5-0.5B", "--memory", "24GiB"]) == 0
     assert "slipway pull" in capsys.readouterr().out
     assert main(["fit", "Qwen2.5-0.5B", "--memory", "much"]) == 2
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_packed_weights_are_as_large_as_training_makes_them(bits: Literal[4, 8]) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from slipway.training.estimate.skeleton import weight_bytes
+    from slipway.training.quantised import make_up
+    from slipway.training.spec import QuantSpec
+
+    config = AutoConfig.for_model(
+        "qwen3", **{**SIZES, **TINY["qwen3"], "hidden_size": 512, "intermediate_size": 1024}
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config).bfloat16()
+    model.tie_weights()
+    whole = weight_bytes(model)
+    make_up(model, QuantSpec(bits=bits))
+    saved = whole - weight_bytes(model)
+    shape = shape_from_config(config.to_dict(), "here")
+    method: Literal["qlora-4", "qlora-8"] = "qlora-4" if bits == 4 else "qlora-8"
+    plain = training_bytes(shape, "lora", base_bytes=2, tokens=1)
+    packed = training_bytes(shape, method, base_bytes=2, tokens=1)
+    assert plain - packed == pytest.approx(saved, rel=0.03)
