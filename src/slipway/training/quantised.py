@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slipway.core.errors import missing_extra
+from slipway.training.memory import give_back
 from slipway.training.spec import QuantSpec
 
 _PROBE = (512, 1024)
@@ -139,6 +140,7 @@ def take_over(model: nn.Module, dtype: torch.dtype) -> None:
         elif isinstance(module, Linear8bitLt):
             weight = module.weight
             _put(model, name, QuantLinear(module, weight.data, weight.SCB, dtype))
+    give_back()  # what reading and packing has left in the heap
 
 
 def make_up(model: nn.Module, quant: QuantSpec) -> None:
