@@ -28,6 +28,7 @@ from slipway.training.diagnose import (
     check_rate,
     check_trainable,
     check_truncation,
+    eval_rises,
     loss_is_zero,
     out_of_memory,
     rate_range,
@@ -219,6 +220,11 @@ try:
 except SlipwayError as error:
     print(json.dumps(error.as_json()))
 """
+
+
+def test_an_eval_loss_below_zero_rises_by_its_size_too() -> None:
+    assert eval_rises([-0.500, -0.5005, -0.4990, -0.4980]) is None
+    assert eval_rises([-0.2, -0.5, -0.4, -0.3]) is not None
 
 
 @pytest.mark.slow

@@ -357,7 +357,7 @@ def eval_rises(evals: list[float]) -> Finding | None:
     if len(evals) < 3:
         return None
     best = min(evals)
-    if not evals[-1] > evals[-2] > 1.01 * best:
+    if not evals[-1] > evals[-2] > best + 0.01 * abs(best):  # (a reward's is below zero)
         return None
     return Finding(
         "eval_rises",
