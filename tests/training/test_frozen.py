@@ -19,7 +19,7 @@ def test_both_ways_equal_the_plain_products(
     product = FrozenProduct(layer)
     x, grad = torch.randn(7, 48, dtype=dtype), torch.randn(7, 32, dtype=dtype)
     with torch.inference_mode():
-        torch.testing.assert_close(product.forward(x), layer(x))
+        torch.testing.assert_close(product.forward(x, layer.bias), layer(x))
         torch.testing.assert_close(product.backward(grad), grad @ layer.weight)
 
 
