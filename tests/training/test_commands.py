@@ -13,7 +13,8 @@ import pytest
 from slipway.cli.main import main
 from slipway.core.errors import EXIT_INTERRUPTED, EXIT_NOT_FOUND, EXIT_USAGE
 from slipway.core.paths import Home
-from slipway.training.trainer import Trainer
+from slipway.training.objectives import StepSums
+from slipway.training.objectives.next_token import NextToken
 
 
 @pytest.fixture
@@ -66,17 +67,17 @@ def test_errors_have_their_exit_codes(recipe: Path, capsys: pytest.CaptureFixtur
 def test_ctrl_c_exits_130_and_the_same_command_goes_on(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = Trainer.gradients
+    original = NextToken.gradients
     calls: list[int] = []
 
-    def interrupted(self: Trainer, numbers: Any) -> tuple[float, int]:
+    def interrupted(self: NextToken, numbers: Any, stop: Any) -> StepSums:
         calls.append(len(calls))
         if len(calls) == 4:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, numbers)
+        return original(self, numbers, stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "gradients", interrupted)
+        patch.setattr(NextToken, "gradients", interrupted)
         assert main(["train", str(recipe)]) == EXIT_INTERRUPTED
     assert "goes on from here" in capsys.readouterr().err
     assert main(["train", str(recipe), "--json"]) == 0
