@@ -10,7 +10,13 @@ from slipway.core.manifest import write_manifest
 from slipway.core.paths import Home
 from slipway.export.toolchain import find_toolchain, require_toolchain
 from slipway.export.toolchain.find import candidate_on_path, remember_path
-from slipway.export.toolchain.model import CONVERTER, LLAMA_COMMIT, PROGRAMS, VERSION
+from slipway.export.toolchain.model import (
+    CONVERTER,
+    LLAMA_COMMIT,
+    LORA_CONVERTER,
+    PROGRAMS,
+    VERSION,
+)
 
 
 @pytest.fixture
@@ -60,6 +66,16 @@ def test_installed_toolchain_is_found_with_its_record(home: Home) -> None:
     assert LLAMA_COMMIT in found.version and found.flags == ("-DGGML_NATIVE=ON",)
     with pytest.raises(NotFoundError):
         found.program("llama-nothing")
+
+
+def test_adapter_converter_stands_beside_the_converter(home: Home) -> None:
+    folder = install(home, "a")
+    found = find_toolchain(home)
+    assert found is not None
+    with pytest.raises(NotFoundError, match=r"convert_lora_to_gguf\.py"):
+        _ = found.lora_converter
+    (folder / "source" / LORA_CONVERTER).write_text("")
+    assert found.lora_converter.parent == found.converter.parent
 
 
 def test_pinned_release_wins_over_another(home: Home) -> None:

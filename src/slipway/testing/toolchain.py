@@ -11,6 +11,7 @@ PROGRAMS = (
     "llama-server",
     "llama-tokenize",
     "llama-imatrix",
+    "llama-gguf-split",
 )
 
 CRASH_SIGILL = "kill -ILL $$"

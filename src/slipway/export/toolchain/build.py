@@ -15,11 +15,11 @@ from slipway.core import process
 from slipway.core.errors import ResourceError
 from slipway.core.files import write_text
 from slipway.core.i18n import tr
-from slipway.export.toolchain.model import LLAMA_COMMIT, PROGRAMS
+from slipway.export.toolchain.model import EXTRA_PROGRAMS, LLAMA_COMMIT, PROGRAMS
 from slipway.export.toolchain.variants import Variant
 
 _ALL = "slipway-tools"  # one target, so that make reports one progress
-TARGETS = (*PROGRAMS, "llama-imatrix", "llama-gguf-split")
+TARGETS = (*PROGRAMS, *EXTRA_PROGRAMS)
 
 OnFraction = Callable[[float, float | None], None]
 """Progress of one step: part done (0..1), seconds left or None while unknown."""
@@ -44,7 +44,8 @@ _SETTINGS = (
 _INCLUDE = f"""\
 function(slipway_targets)
   foreach(target llama-common server-context llama-server-impl mtmd cpp-httplib
-          llama-bench-impl llama-quantize-impl llama-imatrix llama-tokenize llama-gguf-split)
+          llama-bench-impl llama-quantize-impl llama-imatrix llama-tokenize llama-gguf-split
+          llama-cli-impl llama-completion-impl llama-batched-bench-impl)
     if(TARGET ${{target}})
       target_compile_options(${{target}} PRIVATE -O1)
     endif()

@@ -26,10 +26,17 @@ PROGRAMS = (
 )
 """Programs without which a folder is no toolchain."""
 
-EXTRA_PROGRAMS = ("llama-imatrix", "llama-cli", "llama-gguf-split")
-"""Programs that are used where they are there."""
+EXTRA_PROGRAMS = (
+    "llama-imatrix",
+    "llama-gguf-split",
+    "llama-cli",
+    "llama-completion",
+    "llama-batched-bench",
+)
+"""Programs that our own builds have, and that are used where they are there."""
 
 CONVERTER = "convert_hf_to_gguf.py"
+LORA_CONVERTER = "convert_lora_to_gguf.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +70,32 @@ class Toolchain:
         """
         path = self.bin / name
         if not path.is_file():
-            raise NotFoundError(
-                "toolchain.no_program",
-                tr("the toolchain in {folder} has no {program}", folder=self.folder, program=name),
-                tr("install a complete one with `slipway toolchain install`"),
-            )
+            raise self._lacks(name)
         return path
+
+    def _lacks(self, name: str) -> NotFoundError:
+        return NotFoundError(
+            "toolchain.no_program",
+            tr("the toolchain in {folder} has no {program}", folder=self.folder, program=name),
+            tr("build a complete one with `slipway toolchain build`"),
+        )
 
     @property
     def converter(self) -> Path:
         """`convert_hf_to_gguf.py`."""
         return self.source / CONVERTER
+
+    @property
+    def lora_converter(self) -> Path:
+        """`convert_lora_to_gguf.py`; it stands beside the converter, whose code it uses.
+
+        Raises:
+            NotFoundError: this toolchain has none.
+        """
+        path = self.source / LORA_CONVERTER
+        if not path.is_file():
+            raise self._lacks(LORA_CONVERTER)
+        return path
 
     @property
     def gguf_py(self) -> Path:
