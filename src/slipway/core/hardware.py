@@ -46,10 +46,12 @@ _FLAGS = frozenset(
     [
         "avx",
         "avx2",
+        "bmi2",
         "f16c",
         "fma",
         "avx512f",
         "avx512bw",
+        "avx512vbmi",
         "avx512_vnni",
         "avx512_bf16",
         "avx_vnni",
@@ -57,23 +59,32 @@ _FLAGS = frozenset(
         "amx_int8",
         "amx_bf16",
         "asimd",
+        "asimddp",
+        "asimdhp",
         "bf16",
         "i8mm",
         "sve",
+        "sme",
     ]
 )
 
 
 def probe() -> Hardware:
     """Look at the machine; takes a few milliseconds (more where `nvidia-smi` exists)."""
-    cpu, flags = _cpu()
+    cpu, flags = processor()
     return Hardware(
         cpu=cpu,
-        cpu_flags=flags & _FLAGS,
+        cpu_flags=flags,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cpu_count(),
         memory_bytes=_memory_bytes(),
         accelerators=_nvidia(),
     )
+
+
+def processor() -> tuple[str, frozenset[str]]:
+    """The processor's model name and those of its feature flags that matter here."""
+    name, flags = _cpu()
+    return name, flags & _FLAGS
 
 
 def _cpu_count() -> int:

@@ -63,9 +63,9 @@ def find_provider(settings: EngineSettings, home: Home) -> Provider:
 
 
 def _toolchain_server(home: Home) -> Path | None:
-    from slipway.export.toolchain import find_toolchain
+    from slipway.export.toolchain import tested_toolchain
 
-    toolchain = find_toolchain(home)
+    toolchain = tested_toolchain(home)
     return toolchain.server if toolchain is not None else None
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from slipway.core import process
-from slipway.core.errors import ResourceError
 from slipway.core.files import write_text
-from slipway.core.i18n import tr
+from slipway.export.toolchain.build_tools import find_build_tools
 from slipway.export.toolchain.model import EXTRA_PROGRAMS, LLAMA_COMMIT, PROGRAMS
 from slipway.export.toolchain.variants import Variant
 
@@ -50,7 +46,9 @@ function(slipway_targets)
       target_compile_options(${{target}} PRIVATE -O1)
     endif()
   endforeach()
-  target_sources(llama-perplexity PRIVATE ${{CMAKE_BINARY_DIR}}/slipway_flush.cpp)
+  foreach(target llama-perplexity llama-batched-bench)
+    target_sources(${{target}} PRIVATE ${{CMAKE_BINARY_DIR}}/slipway_flush.cpp)
+  endforeach()
   add_custom_target({_ALL})
   add_dependencies({_ALL} {" ".join(TARGETS)})
 endfunction()
@@ -59,7 +57,7 @@ if(NOT CMAKE_VERSION VERSION_LESS 3.19)
 endif()
 """
 
-# `llama-perplexity` leaves its log to a thread that the end of the program cuts off, with the
+# These programs leave their output to a thread that the end of the program cuts off, with the
 # result in it when the machine is busy; this object is destroyed after main and waits for it.
 _FLUSH = """\
 struct common_log;
@@ -72,75 +70,6 @@ struct slipway_flush {
 } at_exit;
 }
 """
-
-
-@dataclass(frozen=True, slots=True)
-class BuildTools:
-    """The programs a build needs; `ninja` is None where make does the work."""
-
-    cmake: Path
-    maker: Path
-    ninja: bool
-    cc: str
-    cxx: str
-
-
-def find_build_tools() -> BuildTools:
-    """Find CMake, Ninja or make, and the compilers (CC and CXX are respected).
-
-    Raises:
-        ResourceError: something is missing; the hint has the command that installs it.
-    """
-    cmake = _which("cmake")
-    ninja = _which("ninja", "ninja-build")
-    make = _which("make", "gmake")
-    cc = _compiler("CC", "cc", "gcc", "clang")
-    cxx = _compiler("CXX", "c++", "g++", "clang++")
-    missing = []
-    if cmake is None:
-        missing.append("cmake")
-    if ninja is None and make is None:
-        missing.append("make")
-    if cc is None or cxx is None:
-        missing.append("g++")
-    maker = ninja or make
-    if cmake is None or maker is None or cc is None or cxx is None:
-        raise ResourceError(
-            "toolchain.no_compiler",
-            tr("building llama.cpp's tools needs {programs}", programs=", ".join(missing)),
-            tr("install what is missing: `{command}`", command=_install_command(missing)),
-        )
-    return BuildTools(cmake, maker, ninja is not None, cc, cxx)
-
-
-def _which(*names: str) -> Path | None:
-    """A program on PATH, else beside this Python (PyPI has packages of cmake and ninja)."""
-    for path in (None, str(Path(sys.executable).parent)):
-        for name in names:
-            if found := shutil.which(name, path=path):
-                return Path(found)
-    return None
-
-
-def _compiler(variable: str, *names: str) -> str | None:
-    if value := os.environ.get(variable, "").strip():
-        return value if shutil.which(value.split()[0]) else None
-    return next((name for name in names if shutil.which(name)), None)
-
-
-def _install_command(missing: Sequence[str]) -> str:
-    if "g++" not in missing and "make" not in missing:
-        return "pip install cmake ninja"
-    if sys.platform == "darwin":
-        extra = " && brew install cmake" if "cmake" in missing else ""
-        return f"xcode-select --install{extra}"
-    for manager, compiler in (("apt-get", "g++"), ("dnf", "gcc-c++"), ("yum", "gcc-c++")):
-        if shutil.which(manager):
-            packages = [compiler if name == "g++" else name for name in missing]
-            return f"sudo {manager} install -y {' '.join(packages)}"
-    return (
-        "pip install cmake ninja" if "g++" not in missing else "apt-get install -y g++ cmake make"
-    )
 
 
 def build(
@@ -166,9 +95,11 @@ def build(
     nice = [found] if (found := shutil.which("nice")) else []
     environment = {"CC": tools.cc, "CXX": tools.cxx}
     rules = build_dir / ("build.ninja" if tools.ninja else "Makefile")
-    if not rules.is_file():
-        shutil.rmtree(build_dir, ignore_errors=True)  # half configured, or by another generator
-        include = build_dir / "slipway.cmake"
+    include = build_dir / "slipway.cmake"
+    same = include.is_file() and include.read_text(encoding="utf-8") == _INCLUDE
+    if not rules.is_file() or not same:
+        # half configured, by another generator, or for other programs
+        shutil.rmtree(build_dir, ignore_errors=True)
         write_text(include, _INCLUDE)
         write_text(build_dir / "slipway_flush.cpp", _FLUSH)
         process.run(

@@ -5,40 +5,41 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slipway.core import process
-from slipway.core.errors import ProofError, ResourceError, ToolError, from_os_error
+from slipway.core.errors import ProofError, ResourceError, ToolError
 from slipway.core.events import EventLog
-from slipway.core.files import locked, new_folder
+from slipway.core.files import locked
 from slipway.core.hardware import probe
 from slipway.core.i18n import tr
-from slipway.core.manifest import Setting, package_versions, write_manifest
 from slipway.core.paths import Home
 from slipway.export.toolchain import build as builder
 from slipway.export.toolchain import source
+from slipway.export.toolchain.build_tools import find_build_tools
+from slipway.export.toolchain.checks import check_of, remember_check
+from slipway.export.toolchain.cpu import stamp_here
 from slipway.export.toolchain.find import (
+    all_installed,
     candidate_on_path,
     configured,
     installed,
+    pinned,
     remember_path,
     tested_on_path,
 )
-from slipway.export.toolchain.model import (
-    EXTRA_PROGRAMS,
-    LLAMA_COMMIT,
-    LLAMA_VERSION,
-    PROGRAMS,
-    VERSION,
-    Toolchain,
-)
-from slipway.export.toolchain.selftest import SelfTestResult, self_test
-from slipway.export.toolchain.variants import Variant, ladder
+from slipway.export.toolchain.gpu import Gpu, choose, look
+from slipway.export.toolchain.keep import keep_build
+from slipway.export.toolchain.model import LLAMA_VERSION, VERSION, Toolchain
+from slipway.export.toolchain.ready import failures_text
+from slipway.export.toolchain.selftest import SelfTestResult, reason, self_test
+from slipway.export.toolchain.variants import Variant, after_failure, ladder, named, plan
 
 OnProgress = Callable[[str, float | None, float | None], None]
-"""Progress: stage ("download", "extract", "build", "test"), part done 0..1, seconds left."""
+"""Progress: stage, part done 0..1, seconds left. Stages: "download", "extract", "build", "test",
+and after a variant failed "next" or "none" (left to try)."""
 
 NEEDED_BYTES = 1_200_000_000
 """Free disk space a build takes at its height."""
@@ -53,6 +54,21 @@ class Steps:
     test: Callable[[Toolchain], SelfTestResult]
 
 
+@dataclass(frozen=True, slots=True)
+class BuildWish:
+    """What the user wants of a build.
+
+    Attributes:
+        variant: name of a CPU variant; None tries them from the fastest on.
+        gpus: GPU backend -> whether to build it in; those not named are decided by what is seen.
+        jobs: compilers at once; None is one for each core.
+    """
+
+    variant: str | None = None
+    gpus: Mapping[Gpu, bool] | None = None
+    jobs: int | None = None
+
+
 def install_toolchain(
     home: Home,
     *,
@@ -60,17 +76,21 @@ def install_toolchain(
     on_progress: OnProgress | None = None,
     jobs: int | None = None,
     steps: Steps | None = None,
+    recheck: bool = False,
 ) -> Toolchain:
     """Return a toolchain that passed its self-test, building one when there is none.
 
     Looks at the folder in SLIPWAY_TOOLCHAIN (tested here), the programs on PATH (of the pinned
     release or newer, with the converter beside them, tested), `home.toolchains`, and last builds
-    llama.cpp from source. A killed build goes on where it was at the next call; a second process
-    waits for the first. Official prebuilt archives are not tried: their digests are not pinned.
+    llama.cpp from source. What fails its self-test is replaced by the next variant. A killed build
+    goes on where it was at the next call; a second process waits for the first. Official prebuilt
+    archives are not tried: their digests are not pinned (see `archive`).
 
     Args:
         jobs: compilers at once; default is one for each core.
         steps: replaces the working steps in tests.
+        recheck: run the self-test again on what is installed; it is run anyway when it has not
+            been run on this processor.
 
     Raises:
         ResourceError: no compiler or CMake, too little disk.
@@ -79,26 +99,76 @@ def install_toolchain(
     """
     log = events or EventLog(None)
     steps = steps or Steps(_fetch, _build, self_test)
-
-    def report(stage: str, fraction: float | None = None, left_s: float | None = None) -> None:
-        log.emit("progress", stage=stage, fraction=fraction, eta_s=left_s)
-        if on_progress:
-            on_progress(stage, fraction, left_s)
-
+    report = _reporter(log, on_progress)
     if (chosen := configured()) is not None:
-        report("test")
+        report("test", None, None)
         _require_passed(chosen, steps.test(chosen))
         return chosen
     if (found := tested_on_path(home) or _test_path(home, steps, report)) is not None:
         return found
-    if (found := installed(home)) is not None and found.version == VERSION:
+    if (found := _good_install(home, steps, report, log, recheck=recheck)) is not None:
         return found
     with locked(home.toolchains / "install"):
-        if (found := installed(home)) is not None and found.version == VERSION:
+        if (found := _good_install(home, steps, report, log)) is not None:
             return found  # another process built it while we waited
-        toolchain = _build_ladder(home, steps, report, log, jobs or probe().cores)
+        toolchain = _build_ladder(home, steps, report, log, BuildWish(jobs=jobs))
         shutil.rmtree(home.cache / "llama.cpp", ignore_errors=True)
         return toolchain
+
+
+def build_toolchain(
+    home: Home,
+    wish: BuildWish,
+    *,
+    events: EventLog | None = None,
+    on_progress: OnProgress | None = None,
+    steps: Steps | None = None,
+) -> Toolchain:
+    """Build llama.cpp from source, whatever is there already; it is kept when it passes its test.
+
+    Raises:
+        UsageError: no such variant on this processor.
+        ResourceError: no compiler or CMake, none for a GPU backend asked for, too little disk.
+        ToolError: the variant asked for does not compile.
+        UnreachableError, ProofError: as `install_toolchain`.
+    """
+    log = events or EventLog(None)
+    steps = steps or Steps(_fetch, _build, self_test)
+    with locked(home.toolchains / "install"):
+        toolchain = _build_ladder(home, steps, _reporter(log, on_progress), log, wish)
+        shutil.rmtree(home.cache / "llama.cpp", ignore_errors=True)
+        return toolchain
+
+
+def _reporter(log: EventLog, on_progress: OnProgress | None) -> OnProgress:
+    def report(stage: str, fraction: float | None, left_s: float | None) -> None:
+        log.emit("progress", stage=stage, fraction=fraction, eta_s=left_s)
+        if on_progress:
+            on_progress(stage, fraction, left_s)
+
+    return report
+
+
+def _good_install(
+    home: Home, steps: Steps, report: OnProgress, log: EventLog, *, recheck: bool = False
+) -> Toolchain | None:
+    """An installed toolchain of the pinned release, or that the user chose, that computes here."""
+    while (found := installed(home)) is not None:
+        if found.version != VERSION and found.folder.name != pinned(home):
+            return None
+        if found.state == "tested" and not recheck:
+            return found
+        recheck = False  # the first only: what comes next is tested or is not
+        report("test", None, None)
+        result = steps.test(found)
+        if result.passed or result.conclusive:
+            remember_check(home, found.folder.name, stamp_here(), result)
+        if result.passed:
+            return replace(found, state="tested")
+        log.emit("log", level="warning", variant=found.variant, failures=result.failures)
+        if not result.conclusive:
+            return None
+    return None
 
 
 def _require_passed(toolchain: Toolchain, result: SelfTestResult) -> None:
@@ -108,7 +178,7 @@ def _require_passed(toolchain: Toolchain, result: SelfTestResult) -> None:
             tr(
                 "the tools in {folder} fail the self-test: {failures}",
                 folder=str(toolchain.folder),
-                failures="; ".join(f"{name}: {why}" for name, why in result.failures.items()),
+                failures=failures_text(result.failures),
             ),
             tr("unset SLIPWAY_TOOLCHAIN and run `slipway toolchain install` to build others"),
         )
@@ -126,8 +196,7 @@ def _test_path(home: Home, steps: Steps, report: OnProgress) -> Toolchain | None
         remember_path(home, candidate, passed=False, reason=f"version {version} < {VERSION}")
         return None
     result = steps.test(candidate)
-    reason = "; ".join(f"{name}: {why}" for name, why in result.failures.items())
-    remember_path(home, candidate, passed=result.passed, reason=reason)
+    remember_path(home, candidate, passed=result.passed, reason=failures_text(result.failures))
     return candidate if result.passed else None
 
 
@@ -155,7 +224,7 @@ def new_enough(version: str) -> bool:
 
 def _fetch(home: Home, report: OnProgress) -> Path:
     """The extracted source tree."""
-    builder.find_build_tools()  # no compiler: say so before 77 MB are fetched
+    find_build_tools()  # no compiler: say so before 77 MB are fetched
     home.cache.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(home.cache).free < NEEDED_BYTES:
         raise ResourceError(
@@ -186,23 +255,39 @@ def _build(home: Home, tree: Path, variant: Variant, jobs: int, report: OnProgre
 
 
 def _build_ladder(
-    home: Home, steps: Steps, report: OnProgress, log: EventLog, jobs: int
+    home: Home, steps: Steps, report: OnProgress, log: EventLog, wish: BuildWish
 ) -> Toolchain:
     """Build variants from the fastest on until one passes its test; keep why others did not."""
     started = time.monotonic()
+    choices = choose(look(), wish.gpus)
+    gpus = [choice.gpu for choice in choices if choice.use]
+    variants = ladder(probe().cpu_flags)
+    rejected = {} if wish.variant else _failed_here(home)
+    if wish.variant:
+        rest = plan([named(variants, wish.variant)], gpus)[:1]
+    else:
+        rest = plan(variants, gpus, tuple(rejected))
     tree = steps.fetch(home, report)
-    rejected: dict[str, dict[str, str]] = {}
-    for variant in ladder(probe().cpu_flags):
-        report("build", 0.0, None)
-        programs = steps.build(home, tree, variant, jobs, report)
-        report("test", None, None)
-        built = Toolchain(programs.parent, programs, tree, VERSION, "native", (), variant.name)
-        result = steps.test(built)
-        if result.passed:
-            seconds = time.monotonic() - started
-            return _keep(home, built, variant, result, rejected, seconds)
-        rejected[variant.name] = result.failures
-        log.emit("log", level="warning", variant=variant.name, failures=result.failures)
+    while rest:
+        variant, *rest = rest
+        try:
+            report("build", 0.0, None)
+            programs = steps.build(home, tree, variant, wish.jobs or probe().cores, report)
+        except ToolError as error:
+            failures = {"build": _build_fault(error, variant, rest, home)}
+        else:
+            report("test", None, None)
+            built = Toolchain(programs.parent, programs, tree, VERSION, "native", (), variant.name)
+            result = steps.test(built)
+            if result.passed:
+                seconds = time.monotonic() - started
+                why = {choice.gpu: choice.why.en for choice in choices}
+                return keep_build(home, built, variant, result, rejected, seconds=seconds, gpu=why)
+            failures = result.failures
+        rejected[variant.name] = failures
+        rest = after_failure(rest, variant, list(failures.values()))
+        log.emit("log", level="warning", variant=variant.name, failures=failures)
+        report("next" if rest else "none", None, None)
     raise ProofError(
         "toolchain.self_test",
         tr(
@@ -215,46 +300,24 @@ def _build_ladder(
     )
 
 
-def _keep(
-    home: Home,
-    built: Toolchain,
-    variant: Variant,
-    result: SelfTestResult,
-    rejected: dict[str, dict[str, str]],
-    seconds: float,
-) -> Toolchain:
-    """Move the programs and the converter to `home.toolchains` and write the record."""
-    name = f"llama.cpp-{LLAMA_COMMIT}-{variant.name}"
-    final = home.toolchains / name
-    try:
-        with new_folder(final) as folder:
-            (folder / "bin").mkdir()
-            for program in (*PROGRAMS, *EXTRA_PROGRAMS):
-                if (path := built.bin / program).is_file():
-                    shutil.copy2(path, folder / "bin" / program)
-            source.copy_converter(built.source, folder / "source")
-            why = (
-                f"fastest variant; passed in {result.seconds:.1f} s"
-                if not rejected
-                else f"faster variants failed their self-test: {', '.join(rejected)}"
-            )
-            write_manifest(
-                folder,
-                "toolchain",
-                name,
-                config={"variant": Setting(variant.name, "measured")},
-                versions={**package_versions(), "llama.cpp": VERSION},
-                metrics={"seconds": round(seconds, 1), "self_test_s": round(result.seconds, 2)},
-                notes={
-                    "variant": variant.name,
-                    "flags": [flag for flag in variant.cmake_flags() if not flag.endswith("=")],
-                    "why": why,
-                    "rejected": rejected,
-                    "cpu": probe().cpu,
-                    "source": f"{source.ARCHIVE} sha256:{source.ARCHIVE_SHA256}",
-                },
-            )
-    except OSError as error:
-        raise from_os_error(error, final) from error
-    flags = variant.cmake_flags()
-    return Toolchain(final, final / "bin", final / "source", VERSION, "native", flags, variant.name)
+def _failed_here(home: Home) -> dict[str, dict[str, str]]:
+    """Variants of this release, built on this processor, that have failed on it since."""
+    here = stamp_here()
+    found = {}
+    for item in all_installed(home):
+        built_here = item.manifest.notes.get("cpu_stamp") == here
+        if item.toolchain.state == "failed" and built_here and item.toolchain.version == VERSION:
+            check = check_of(home, item.name, here)
+            found[item.toolchain.variant] = check.failures if check else {}
+    return found
+
+
+def _build_fault(error: ToolError, variant: Variant, rest: list[Variant], home: Home) -> str:
+    """Why a compilation failed, when another variant may do better; else the error goes on."""
+    if "No space left on device" in error.message_en:
+        raise ResourceError(
+            "disk.full", tr("no space is left in {path}", path=str(home.cache))
+        ) from error
+    if not rest or not (variant.gpus or variant.native):
+        raise error
+    return reason(error)

@@ -13,6 +13,10 @@ Provider = Literal["configured", "path", "cache", "prebuilt", "native"]
 """Where the programs come from: a folder the user named, PATH, an earlier install, an official
 archive, or a build made just now."""
 
+State = Literal["tested", "other_cpu", "failed"]
+"""Whether programs are known to compute on this processor: tested on one with the same features,
+tested on another only, or seen failing here."""
+
 LLAMA_VERSION = (0, 5, 0)
 LLAMA_COMMIT = "0c1e57098"
 VERSION = f"{'.'.join(map(str, LLAMA_VERSION))}-{LLAMA_COMMIT}"
@@ -52,6 +56,7 @@ class Toolchain:
         flags: compiler or CMake settings it was built with; empty when unknown.
         variant: which processor features it was built for ("native", "native-noamx", "avx2", ...);
             "unknown" for programs that Slipway did not build.
+        state: whether the programs are known to compute on this processor.
     """
 
     folder: Path
@@ -61,6 +66,7 @@ class Toolchain:
     provider: Provider
     flags: tuple[str, ...] = ()
     variant: str = "unknown"
+    state: State = "tested"
 
     def program(self, name: str) -> Path:
         """The path of a program such as "llama-quantize".

