@@ -205,7 +205,6 @@ def recipe(setting: Setting, pack_tokens: int | None = None) -> dict[str, Any]:
         "model": str(setting.base),
         "data": str(setting.work / "data"),
         "method": setting.method,
-        "lora": {"rank": RANK, "alpha": 2 * RANK, "target": "all"},
         "cutoff_len": CUTOFF,
         "batch_rows": BATCH,
         "max_steps": setting.steps,
@@ -217,6 +216,8 @@ def recipe(setting: Setting, pack_tokens: int | None = None) -> dict[str, Any]:
         "save_every_s": 1e6,
         "threads": setting.threads,
     }
+    if setting.method == "lora":
+        found["lora"] = {"rank": RANK, "alpha": 2 * RANK, "target": "all"}
     if pack_tokens:
         found["pack_tokens"] = pack_tokens
     return found

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from slipway.training.frozen import _can_pack
+from slipway.training.frozen import can_reorder
 from slipway.training.model import load_base
 
 # products of many lengths, as packs bring them; prints how many MB they left behind
 _MANY_SHAPES = """
 import ctypes, sys, psutil, torch
-from slipway.training.frozen import FrozenProduct
+from slipway.training.frozen import product_of
 from slipway.training.memory import bound_kernel_caches
 if sys.argv[1] == "bound":
     bound_kernel_caches()
-product = FrozenProduct(torch.nn.Linear(512, 512, bias=False).bfloat16())
+product = product_of(torch.nn.Linear(512, 512, bias=False).bfloat16())
 rows = torch.zeros(600, 512, dtype=torch.bfloat16)
 product.forward(rows, None)
 before = psutil.Process().memory_info().rss
@@ -43,7 +43,7 @@ def test_loading_a_model_bounds_the_kernel_caches_and_respects_the_user(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory after malloc_trim")
 @pytest.mark.skipif(
-    not _can_pack(torch.zeros(32, 32, dtype=torch.bfloat16)), reason="needs bf16 in oneDNN"
+    not can_reorder(torch.zeros(32, 32, dtype=torch.bfloat16)), reason="needs bf16 in oneDNN"
 )
 def test_products_of_ever_new_lengths_do_not_pile_up_kernels() -> None:
     bounds = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
@@ -68,3 +68,19 @@ def test_memory_of_a_finished_job_goes_back_to_the_system() -> None:
     give_back()
     assert kept[0] == 1
     assert memory(device) < before + (20 << 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's memory map")
+def test_pages_of_a_weight_in_a_file_are_let_go_and_read_again(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from slipway.training.memory import forget_file_pages
+
+    made = torch.randn(512, 1024)
+    save_file({"w": made}, tmp_path / "weights.safetensors")
+    weight = load_file(tmp_path / "weights.safetensors")["w"]
+    assert torch.equal(weight, made)
+    assert forget_file_pages(weight) > 0.9 * made.nbytes
+    assert torch.equal(weight, made)
+    assert forget_file_pages(made) == 0  # not a file's: untouched
+    assert torch.equal(weight, made)

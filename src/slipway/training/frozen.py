@@ -2,8 +2,9 @@
 
 oneDNN computes bf16 products on blocks of a reordered weight. For a plain tensor it reorders at
 every call; a frozen weight can be reordered once, for forward (x W^T) and for backward (g W): 15 to
-20 % faster on AVX-512 with bf16. Both copies together are twice the weight, so they are made only
-while memory is plentiful. Elsewhere (fp32, GPU, other builds of torch) plain products are used.
+20 % faster on AVX-512 with bf16. The layer's own weight is let go then: it can be had again from
+its reordered copy, bit by bit. Still that is one weight more than before, so it is done only while
+memory is plentiful. Elsewhere (fp32, GPU, other builds of torch) plain products are used.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from slipway.core.hardware import available_memory_bytes
+from slipway.training.memory import forget_file_pages
 
 _TYPICAL_ROWS = 1024
 _RESERVE_BYTES = 4 << 30  # left free for activations and for others
@@ -40,11 +42,6 @@ class FrozenProduct:
     def __init__(self, layer: nn.Linear) -> None:
         self.weight = layer.weight.detach()
         self.dtype = self.weight.dtype
-        self._ahead: Tensor | None = None
-        self._back: Tensor | None = None
-        if _can_pack(self.weight):
-            self._ahead = _pack(self.weight)
-            self._back = _pack(self.weight.t().contiguous())
 
     def whole(self) -> Tensor:
         """The weight [out, in]; it may be the layer's own."""
@@ -52,21 +49,46 @@ class FrozenProduct:
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """[rows, in] -> [rows, out]."""
-        if self._ahead is None:
-            return torch.nn.functional.linear(x, self.weight, bias)
+        return torch.nn.functional.linear(x, self.weight, bias)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """[rows, out] -> [rows, in]."""
+        return grad @ self.weight
+
+
+class ReorderedProduct:
+    """As `FrozenProduct`, on reordered copies; the layer's weight becomes an empty shell."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        weight = layer.weight.detach()
+        self.dtype = weight.dtype
+        self._ahead = _pack(weight)
+        self._back = _pack(weight.t().contiguous())
+        layer.weight = nn.Parameter(weight.to("meta"), requires_grad=False)
+        forget_file_pages(weight)
+
+    def whole(self) -> Tensor:
+        """The weight [out, in], made anew from its reordered copy."""
+        return self._ahead.to_dense()
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """[rows, in] -> [rows, out]."""
         return _product(x, self._ahead, bias)
 
     def backward(self, grad: Tensor) -> Tensor:
         """[rows, out] -> [rows, in]."""
-        if self._back is None:
-            return grad @ self.weight
         return _product(grad, self._back, None)
 
 
 def product_of(layer: nn.Linear) -> Product:
     """The products of a frozen layer; a packed one brings its own."""
     own = getattr(layer, "product", None)
-    return own() if own is not None else FrozenProduct(layer)
+    if own is not None:
+        found: Product = own()
+        return found
+    if can_reorder(layer.weight):
+        return ReorderedProduct(layer)
+    return FrozenProduct(layer)
 
 
 class FrozenRows(torch.autograd.Function):  # type: ignore[misc]
@@ -82,7 +104,8 @@ class FrozenRows(torch.autograd.Function):  # type: ignore[misc]
         return ctx.base.backward(grads[0]), None, None
 
 
-def _can_pack(weight: Tensor) -> bool:
+def can_reorder(weight: Tensor) -> bool:
+    """Whether this weight is computed with faster on a reordered copy, and memory allows it."""
     return (
         weight.dtype == torch.bfloat16
         and weight.device.type == "cpu"

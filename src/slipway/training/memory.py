@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 import psutil
 import torch
@@ -13,6 +14,7 @@ import torch
 # have seen, 1024 by default. Packs differ in length, so nearly every step brings new shapes: on
 # SmolLM2-135M that is 8 MB a step. A step needs about 100 kernels, most of them in every layer.
 _KEPT_KERNELS = {"LRU_CACHE_CAPACITY": "128", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+_MADV_DONTNEED = 4
 
 
 def bound_kernel_caches() -> None:
@@ -31,6 +33,41 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def forget_file_pages(tensor: torch.Tensor) -> int:
+    """Let go the pages of a tensor that is a window onto a file; returns the bytes.
+
+    A weight read from safetensors is such a window, and its pages stay resident for as long as any
+    other weight of the file is in use. Whoever reads it again gets the file's bytes again, without
+    what was written to the tensor since.
+    Nothing is done to other tensors, and nothing on other systems than Linux.
+    """
+    start, size = tensor.data_ptr(), tensor.nbytes
+    if sys.platform != "linux" or not _is_file(start, size):
+        return 0
+    page = os.sysconf("SC_PAGESIZE")
+    first, end = -(-start // page) * page, (start + size) // page * page
+    if end <= first:
+        return 0
+    done = ctypes.CDLL(None).madvise(
+        ctypes.c_void_p(first), ctypes.c_size_t(end - first), _MADV_DONTNEED
+    )
+    return 0 if done else end - first
+
+
+def _is_file(start: int, size: int) -> bool:
+    """Whether these addresses are part of a mapped file."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        place, _, _, _, inode, *_ = line.split(maxsplit=5)
+        low, high = (int(part, 16) for part in place.split("-"))
+        if low <= start < high:
+            return start + size <= high and inode != "0"
+    return False
 
 
 def memory(device: torch.device) -> int:

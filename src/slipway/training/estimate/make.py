@@ -126,14 +126,14 @@ def _estimate(
 
 
 def _packed_bytes(whole: Any) -> int:
-    """Bytes of the frozen weights laid out anew, for both directions, where that is done."""
-    from slipway.training.frozen import _can_pack
+    """Bytes that frozen weights laid out anew, for both directions, take more than the plain."""
+    from slipway.training.frozen import can_reorder
     from slipway.training.lora import linear_names
 
     weights = [whole.get_submodule(name).weight for name in linear_names(whole)]
-    if not weights or not _can_pack(torch.empty(1, 1, dtype=weights[0].dtype)):
+    if not weights or not can_reorder(torch.empty(1, 1, dtype=weights[0].dtype)):
         return 0
-    return 2 * sum(int(w.numel()) * int(w.element_size()) for w in weights)
+    return sum(int(w.numel()) * int(w.element_size()) for w in weights)
 
 
 def _two(spec: TrainSpec, config: Any) -> tuple[int, int]:

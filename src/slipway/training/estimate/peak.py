@@ -29,14 +29,14 @@ class AllocationPeak(TorchDispatchMode):  # type: ignore[misc]
     def ignore(self, tensors: Any) -> None:
         """Do not count what was there before."""
         for tensor in tree_leaves(tensors):
-            if isinstance(tensor, torch.Tensor):
+            if _has_storage(tensor):
                 self._seen.add(tensor.untyped_storage())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.ignore(args)  # inputs that were made outside
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type != "meta":
+            if _has_storage(tensor) and tensor.device.type != "meta":
                 self._count(tensor.untyped_storage())
         return out
 
@@ -51,3 +51,8 @@ class AllocationPeak(TorchDispatchMode):  # type: ignore[misc]
 
     def _gone(self, size: int) -> None:
         self.current -= size
+
+
+def _has_storage(value: Any) -> bool:
+    """Whether it is a tensor whose bytes torch can tell; oneDNN's reordered weights hide theirs."""
+    return isinstance(value, torch.Tensor) and not value.is_mkldnn
