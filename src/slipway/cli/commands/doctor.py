@@ -6,12 +6,16 @@ import importlib.util
 import os
 import shutil
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from slipway.cli.output import print_json, size
 from slipway.core.i18n import Text, tr
+
+if TYPE_CHECKING:
+    from slipway.core.paths import Home
+    from slipway.export.toolchain import Toolchain
 
 State = Literal["ok", "missing", "note"]
 Check = tuple[str, State, Text | str, Text | str]
@@ -100,13 +104,17 @@ def training() -> list[Check]:
 
 
 def programs() -> list[Check]:
-    """What a native build of llama.cpp needs."""
-    rows: list[Check] = []
-    for names in (("g++", "clang++", "c++"), ("gcc", "clang", "cc"), ("cmake",)):
-        path = next((p for p in map(shutil.which, names) if p), None)
-        fix = tr("install it: `apt-get install {package}`", package=names[0])
-        rows.append((names[0], "ok" if path else "missing", path or "-", "" if path else fix))
-    return rows
+    """What a native build of llama.cpp needs: on PATH, or from PyPI's packages."""
+    from slipway.core.errors import ResourceError
+    from slipway.export.toolchain.build_tools import find_build_tools
+
+    try:
+        tools = find_build_tools()
+    except ResourceError as error:
+        return [("build tools", "missing", error.message, error.hint)]
+    found = f"{tools.cxx}, {tools.cmake}, {tools.maker}"
+    fix = "" if tools.ninja else tr("builds are faster with Ninja: `pip install ninja`")
+    return [("build tools", "ok", found, fix)]
 
 
 def packages() -> list[Check]:
@@ -127,15 +135,10 @@ def tools() -> list[Check]:
     from slipway.core.paths import Home
     from slipway.export.toolchain import find_toolchain
 
-    found = find_toolchain(Home.current())
+    home = Home.current()
+    found = find_toolchain(home)
     wanted = os.environ.get("SLIPWAY_ENGINE", "auto")
-    rows: list[Check] = []
-    if found:
-        what = f"{found.version} ({found.provider}, {found.variant}) {found.folder}"
-        rows.append(("llama.cpp", "ok", what, ""))
-    else:
-        fix = tr("install it with `slipway toolchain install`")
-        rows.append(("llama.cpp", "missing", "-", fix))
+    rows = toolchain_rows(home, found)
     engine = "embedded" if wanted == "embedded" or not found else "native"
     what = f"{engine} (SLIPWAY_ENGINE={wanted})"
     if engine == "embedded" and importlib.util.find_spec("xllamacpp") is None:
@@ -143,4 +146,58 @@ def tools() -> list[Check]:
         rows.append(("engine", "missing", what, fix))
     else:
         rows.append(("engine", "ok", what, ""))
+    return rows
+
+
+def toolchain_rows(home: Home, found: Toolchain | None) -> list[Check]:
+    """Provider, version, flags, processor features used and missed, GPU, other versions."""
+    from slipway.export.toolchain.gpu import choose, look
+    from slipway.export.toolchain.status import describe, installed_rows
+
+    others = [
+        row for row in installed_rows(home) if found is None or row["name"] != found.folder.name
+    ]
+    rows: list[Check] = []
+    if found is None:
+        fix = tr("install it with `slipway toolchain install`")
+        failing = next((row["name"] for row in others if row["state"] == "failed"), None)
+        what = tr("{name} fails on this processor", name=failing) if failing else "-"
+        rows.append(("llama.cpp", "missing", what, fix))
+    else:
+        facts = describe(found, home)
+        what = f"{found.version} ({found.provider}, {found.variant}) {found.folder}"
+        unsure = tr("tested on another processor; tested here before it is used")
+        new = found.state == "other_cpu"
+        rows.append(("llama.cpp", "note" if new else "ok", what, unsure if new else ""))
+        rows.append(("llama.cpp flags", "ok", " ".join(facts["flags"]) or "-", ""))
+        rows += _feature_rows(facts, found.variant)
+        for variant, failures in facts["rejected"].items():
+            why = "; ".join(f"{name}: {text}" for name, text in failures.items())
+            rows.append(
+                (
+                    "llama.cpp variant",
+                    "note",
+                    tr("{name} failed: {why}", name=variant, why=why[:200]),
+                    "",
+                )
+            )
+    for row in others:
+        rows.append(
+            ("llama.cpp, other", "note", f"{row['name']} ({row['version']}, {row['state']})", "")
+        )
+    for choice in choose(look()):
+        if choice.use and (found is None or not found.variant.endswith(choice.gpu)):
+            fix = tr("build it in with `slipway toolchain build --{gpu}`", gpu=choice.gpu)
+            rows.append(("llama.cpp GPU", "note", f"{choice.gpu}: {choice.why}", fix))
+    return rows
+
+
+def _feature_rows(facts: dict[str, Any], variant: str) -> list[Check]:
+    if not facts["features_used"]:
+        fix = tr("find out with `slipway toolchain test`")
+        return [("llama.cpp CPU", "note", tr("features not known"), fix)]
+    rows: list[Check] = [("llama.cpp CPU", "ok", " ".join(facts["features_used"]), "")]
+    for flag in facts["features_missed"]:
+        text = tr("{flag} present, not used: variant {variant}", flag=flag, variant=variant)
+        rows.append(("llama.cpp CPU", "note", text, ""))
     return rows
