@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from slipway.core.hardware import share_cores
 from slipway.core.paths import Home
+
+share_cores()  # before any test module loads torch
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -46,12 +47,18 @@ def test_the_preview_shows_answers_as_learned_and_nothing_else(recipe: Path) -> 
     assert "assistant" in given and "assistant" not in learned
 
 
-def test_the_weights_of_the_base_are_never_read(recipe: Path, base: Path, tmp_path: Path) -> None:
+def test_the_weights_of_the_base_are_never_read_and_the_kernel_caches_are_bound(
+    recipe: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import shutil
 
+    # bound before the first product, which is the estimate's
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "1")  # so that it is put back
+    monkeypatch.delenv("LRU_CACHE_CAPACITY")
     bare = tmp_path / "bare"
     shutil.copytree(base, bare, ignore=shutil.ignore_patterns("*.safetensors"))
     assert dry_run(load_recipe(recipe, [f"model={bare}"])).estimate.weights > 100_000
+    assert int(os.environ["LRU_CACHE_CAPACITY"]) < 1024
 
 
 def test_a_cutoff_that_leaves_nothing_to_learn_is_found(recipe: Path) -> None:

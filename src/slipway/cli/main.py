@@ -20,6 +20,7 @@ from slipway.core.errors import (
     from_os_error,
     nearest,
 )
+from slipway.core.hardware import share_cores
 from slipway.core.i18n import Text, tr
 from slipway.core.paths import Home
 
@@ -125,6 +126,7 @@ def report(error: SlipwayError, *, as_json: bool) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code (see `slipway.core.errors`)."""
+    share_cores()
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments
     try:

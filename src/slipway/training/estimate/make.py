@@ -29,7 +29,7 @@ from slipway.training.estimate.skeleton import (
     weight_bytes,
     with_layers,
 )
-from slipway.training.memory import give_back
+from slipway.training.memory import bound_kernel_caches, give_back
 from slipway.training.plan import LEAST_STEPS
 from slipway.training.quantised import make_up, seconds_per_weight
 from slipway.training.spec import TrainSpec
@@ -65,6 +65,7 @@ def estimate(
         InputError: the base's config is not usable.
         UsageError: the method does not fit the model.
     """
+    bound_kernel_caches()  # the first product is computed here, not with the real model
     once = spec.model_copy(update={"checkpointing": "off"})
     twice = spec.model_copy(update={"checkpointing": "on"})
     given: dict[str, Any] = {"process_bytes": process_bytes, "started": started}
