@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
         "evaluate:evaluate",
         tr("Measure models on any set, and say whether they really differ."),
     ),
+    "bench": ("bench:bench", tr("Measure speed and memory of models over settings.")),
     "create": ("create:create", tr("Create a name:tag in the model store from a Modelfile.")),
     "list": ("models:list_models", tr("List the models in the store.")),
     "show": ("models:show", tr("Show a model's details.")),
