@@ -335,6 +335,7 @@ def _print(report: BenchReport, png: Path | None) -> None:
                 tr("tokens/s"),
                 "±",
                 tr("memory MB"),
+                tr("others' CPU"),
             ],
             [
                 (
@@ -344,6 +345,7 @@ def _print(report: BenchReport, png: Path | None) -> None:
                     f"{result.mean:.1f}",
                     f"{result.stddev:.1f}",
                     "-" if not result.memory_bytes else round(result.memory_bytes / 1e6),
+                    "-" if result.others is None else f"{result.others:.0%}",
                 )
                 for result in results
             ],

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass
 
 from slipway.core.i18n import Text, tr
 from slipway.export.bench.grid import AXES, Kind
+from slipway.export.bench.machine import BUSY
 from slipway.export.bench.records import Result
 
 _LEAST = 0.01  # differences below this are nobody's concern
@@ -41,11 +42,21 @@ class Effect:
         return self.gain > self.noise
 
 
+def disturbed(results: Sequence[Result]) -> list[Result]:
+    """Results while which other programs took so much of the processor that it shows."""
+    return [result for result in results if result.others is not None and result.others > BUSY]
+
+
 def effects(results: Sequence[Result]) -> list[Effect]:
-    """The effect of each setting that was varied, on each kind of work."""
+    """The effect of each setting that was varied, on each kind of work.
+
+    Disturbed results are left out: their differences would be the other programs' doing.
+    """
     found = []
-    for kind in dict.fromkeys(result.point.kind for result in results):
-        of_kind = [result for result in results if result.point.kind == kind]
+    out = disturbed(results)
+    quiet = [result for result in results if result not in out]
+    for kind in dict.fromkeys(result.point.kind for result in quiet):
+        of_kind = [result for result in quiet if result.point.kind == kind]
         for axis in (*AXES, "streams", "model"):
             effect = _effect(kind, axis, of_kind)
             if effect is not None:
@@ -129,6 +140,17 @@ def conclusion(results: Sequence[Result]) -> list[Text]:
     """What is best here and why, a sentence for each kind of work and each setting varied."""
     said: list[Text] = []
     found = effects(results)
+    if out := disturbed(results):
+        most = max(result.others or 0.0 for result in out)
+        said.append(
+            tr(
+                "{count} of {total} results were disturbed: other programs took up to {most} of "
+                "the processor; comparisons leave them out",
+                count=len(out),
+                total=len(results),
+                most=f"{most:.0%}",
+            )
+        )
     for kind in dict.fromkeys(result.point.kind for result in results):
         best = best_of(results, kind)
         assert best is not None

@@ -7,16 +7,34 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.core import process
 from slipway.core.errors import ToolError
 from slipway.core.i18n import tr
 
-OnLine = Callable[[str, int | None], None]
-"""A line of standard output, and the most memory the process has had resident, bytes."""
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What was seen of the process and of the machine when a line came.
+
+    Attributes:
+        peak_bytes: most memory that the process has had resident so far.
+        others: share of the processor (0..1) that other programs took since the line before.
+    """
+
+    peak_bytes: int | None
+    others: float | None
+
+
+OnLine = Callable[[str, Watched], None]
+"""A line of standard output with what was seen."""
 
 
 class TimeUpError(Exception):
@@ -56,10 +74,11 @@ def run_watched(
         watchdog.daemon = True
         if timeout_s is not None:
             watchdog.start()
+        clock, memory = _Clock(child.pid), _Memory(child.pid)
         try:
-            with child.stdout:
+            with child.stdout, memory:
                 for line in child.stdout:
-                    on_line(line.rstrip("\n"), peak_bytes(child.pid))
+                    on_line(line.rstrip("\n"), Watched(memory.peak(), clock.others()))
             child.wait()
         finally:
             watchdog.cancel()
@@ -70,6 +89,63 @@ def run_watched(
             errors.seek(0)
             text = errors.read().decode("utf-8", "replace")
             raise _failed(command, child.returncode, text)
+
+
+class _Clock:
+    """Processor time of the machine less that of one process, from one look to the next."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._last = self._look()
+
+    def others(self) -> float | None:
+        """The share that all others took since the last look; None when it cannot be told."""
+        before, now = self._last, self._look()
+        self._last = now
+        if before is None or now is None or now[0] - before[0] < 0.01:
+            return None
+        wall, busy, own = (late - early for late, early in zip(now, before, strict=True))
+        return max(0.0, min(1.0, (busy - own) / (wall * (os.cpu_count() or 1))))
+
+    def _look(self) -> tuple[float, float, float] | None:
+        import psutil
+
+        try:
+            own = psutil.Process(self._pid).cpu_times()
+        except psutil.Error:
+            return None
+        every = psutil.cpu_times()
+        idle = every.idle + getattr(every, "iowait", 0.0)
+        # the guests of a host are counted twice, and time stolen by one is no program's here
+        extra = getattr(every, "guest", 0.0) + getattr(every, "guest_nice", 0.0)
+        busy = sum(every) - idle - extra - getattr(every, "steal", 0.0)
+        return time.monotonic(), busy, own.user + own.system
+
+
+class _Memory:
+    """The peak of a process, looked at now and then: the last line may come as it ends."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._known: int | None = None
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._watcher.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOK_S):
+            self.peak()
+
+    def peak(self) -> int | None:
+        found = peak_bytes(self._pid)
+        self._known = found if found is not None else self._known
+        return self._known
 
 
 def peak_bytes(pid: int) -> int | None:

@@ -25,6 +25,7 @@ class Result:
         samples: tokens per second of each repetition; of all streams together.
         prompt_samples: for streams, tokens per second of reading their prompts; else ().
         memory_bytes: most memory that the process had resident up to then (mapped weights count).
+        others: share of the processor (0..1) that other programs took meanwhile; None: not known.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Result:
     samples: tuple[float, ...]
     prompt_samples: tuple[float, ...]
     memory_bytes: int | None
+    others: float | None = None
 
     @property
     def mean(self) -> float:
@@ -61,6 +63,7 @@ class Result:
             "samples": [round(value, 3) for value in self.samples],
             "prompt_samples": [round(value, 3) for value in self.prompt_samples],
             "memory_bytes": self.memory_bytes,
+            "others": None if self.others is None else round(self.others, 3),
         }
 
 
@@ -83,6 +86,7 @@ def result_of(raw: dict[str, Any]) -> Result:
         tuple(raw["samples"]),
         tuple(raw["prompt_samples"]),
         raw["memory_bytes"],
+        raw.get("others"),
     )
 
 

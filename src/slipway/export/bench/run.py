@@ -12,7 +12,7 @@ from slipway.core.errors import InputError, NotFoundError, ToolError
 from slipway.core.files import locked, sha256_json
 from slipway.core.i18n import Text, tr
 from slipway.core.paths import Home
-from slipway.export.bench.child import TimeUpError
+from slipway.export.bench.child import TimeUpError, Watched
 from slipway.export.bench.grid import BenchSpec, Grid, Pace, Point, Setup, estimate_s, grid
 from slipway.export.bench.machine import Load
 from slipway.export.bench.records import Journal, Result, key_of
@@ -224,10 +224,10 @@ class _Run:
         """Measure the points of a setup that are not known yet, as far as time allows."""
         left = [p for p in points if key_of(model.name, p) not in self.known]
 
-        def keep(
-            point: Point, samples: list[float], prompts: list[float], memory: int | None
-        ) -> None:
-            result = Result(model.name, point, tuple(samples), tuple(prompts), memory)
+        def keep(point: Point, samples: list[float], prompts: list[float], seen: Watched) -> None:
+            result = Result(
+                model.name, point, tuple(samples), tuple(prompts), seen.peak_bytes, seen.others
+            )
             if result.key in self.known:
                 return  # llama-bench measures each length with each depth
             self.known[result.key] = result

@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from slipway.export.bench.child import run_watched
+from slipway.export.bench.child import Watched, run_watched
 from slipway.export.bench.grid import Pace, Point, Setup
 from slipway.export.toolchain import Toolchain
 
-Samples = Callable[[Point, list[float], list[float], int | None], None]
-"""A finished point: tokens/s of each repetition, tokens/s of the prompts (streams only), bytes."""
+Samples = Callable[[Point, list[float], list[float], Watched], None]
+"""A finished point: tokens/s of each repetition, tokens/s of the prompts (streams only), what was
+seen of process and machine."""
 
 
 def _common(model: Path, setup: Setup) -> list[str | Path]:
@@ -52,13 +53,13 @@ def run_single(
     ):
         command += [flag, ",".join(str(value) for value in sorted(values))]
 
-    def read(line: str, peak: int | None) -> None:
+    def read(line: str, seen: Watched) -> None:
         test = _json(line)
         if test is None or "samples_ts" not in test:
             return
         point = by_test.get((test["n_prompt"], test["n_gen"], test["n_depth"]))
         if point is not None:
-            found(point, [float(value) for value in test["samples_ts"]], [], peak)
+            found(point, [float(value) for value in test["samples_ts"]], [], seen)
 
     run_watched(command, read, timeout_s=timeout_s)
 
@@ -90,7 +91,7 @@ def run_streams(
     writing: dict[int, list[float]] = defaultdict(list)
     reading: dict[int, list[float]] = defaultdict(list)
 
-    def read(line: str, peak: int | None) -> None:
+    def read(line: str, seen: Watched) -> None:
         test = _json(line)
         if test is None or "speed_tg" not in test:
             return
@@ -98,7 +99,7 @@ def run_streams(
         writing[streams].append(float(test["speed_tg"]))
         reading[streams].append(float(test["speed_pp"]))
         if len(writing[streams]) == repeat + 1:
-            found(by_streams[streams], writing[streams][1:], reading[streams][1:], peak)
+            found(by_streams[streams], writing[streams][1:], reading[streams][1:], seen)
 
     run_watched(command, read, timeout_s=timeout_s)
 
@@ -149,7 +150,8 @@ def run_streams_served(
                 read_ms = max(float(answer["prompt_ms"]) for answer in answers)
                 writing.append(point.streams * point.decode / write_ms * 1000)
                 reading.append(point.streams * point.prompt / read_ms * 1000)
-            found(point, writing[1:], reading[1:], server.peak_memory_bytes())
+            seen = Watched(server.peak_memory_bytes(), None)
+            found(point, writing[1:], reading[1:], seen)
 
 
 def measure_pace(toolchain: Toolchain, model: Path, setup: Setup) -> Pace:
@@ -161,7 +163,7 @@ def measure_pace(toolchain: Toolchain, model: Path, setup: Setup) -> Pace:
     found: dict[str, float] = {}
     started = time.monotonic()
 
-    def keep(point: Point, speeds: list[float], _: list[float], __: int | None) -> None:
+    def keep(point: Point, speeds: list[float], _: list[float], __: Watched) -> None:
         if not found:
             found["load"] = time.monotonic() - started
         found[point.kind] = speeds[0]
