@@ -17,7 +17,8 @@ from slipway.training import lora
 from slipway.training.batch import batches, losses
 from slipway.training.model import load_base, pick_device, pick_dtype, set_threads
 
-_EVAL_PACK_TOKENS = 2048
+EVAL_PACK_TOKENS = 2048
+"""Tokens of one forward pass of an eval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def rows_loss(
     model: Any,
     rows: Sequence[Encoded],
     *,
-    pack_tokens: int = _EVAL_PACK_TOKENS,
+    pack_tokens: int = EVAL_PACK_TOKENS,
     on_pack: Callable[[], None] | None = None,
 ) -> LossResult:
     """The loss of encoded rows under a loaded model.

@@ -38,10 +38,12 @@ class _HeadLoss(torch.autograd.Function):  # type: ignore[misc]
         each = []
         slopes = torch.empty_like(rows) if wants_rows else None
         head = _HeadSlopes(weight, bias, wants_weight, wants_bias) if even else None
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
+        learns = any(ctx.needs_input_grad[:3])
+        chunk = CHUNK if learns else CHUNK // 2  # whose logarithms are fp32
+        for start in range(0, len(rows), chunk):
+            part = slice(start, start + chunk)
             logits = torch.nn.functional.linear(rows[part], weight, bias)
-            if not any(ctx.needs_input_grad[:3]):
+            if not learns:
                 logs = torch.log_softmax(logits, -1, dtype=torch.float32)
                 each.append(-logs.gather(1, targets[part, None])[:, 0])
                 continue

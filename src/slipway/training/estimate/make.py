@@ -41,6 +41,8 @@ _SAVE_BYTES_S = 3e8
 # glibc's heap keeps what is freed between pieces that are in use
 _HEAP_SLACK = 1.25
 _LATE_BYTES = 150_000_000  # most that is loaded late: the model's code, kernels, threads
+# what the bounded caches of oneDNN's kernels grow to in some 40 steps of ever new lengths
+_KERNEL_BYTES = 300_000_000
 
 
 def estimate(
@@ -121,6 +123,8 @@ def _estimate(
     # is used again
     after = int(psutil.Process().memory_info().rss)
     process = max(process_bytes, min(after, process_bytes + _LATE_BYTES))
+    if packed:
+        process += _KERNEL_BYTES
     memory = _memory(weight_bytes(whole), packed, cost, near, trained, held, process, base)
     work, seconds = _within_budget(spec, work, cost, rows, _loading_s(spec, base), trained, started)
     return Estimate(memory, seconds, work, weights, trained, spec.checkpointing == "on")
@@ -158,6 +162,7 @@ def _cost(
 ) -> Cost:
     from slipway.training.batch import Batch, batches, hidden_states, losses
     from slipway.training.checkpointing import compute_twice
+    from slipway.training.evaluate import EVAL_PACK_TOKENS
     from slipway.training.methods import attach, load_dtype, make_optimizer
     from slipway.training.sharing import shares
 
@@ -171,6 +176,7 @@ def _cost(
     lean = shares(spec)
     largest = batches([rows[i] for i in work.probe], 1 << 30, device, lean=lean)
     typical = batches([rows[i] for i in work.typical], spec.pack_tokens, device, lean=lean)
+    held_out = batches(_first(rows, EVAL_PACK_TOKENS), EVAL_PACK_TOKENS, device, lean=True)
     optimizer = make_optimizer(spec, tuned)
 
     def forward(batch: Batch) -> torch.Tensor:
@@ -184,16 +190,34 @@ def _cost(
                 loss = forward(batch)
             loss.backward()
 
-    def read() -> None:
-        for _, batch in typical:
+    def read(packs: Any) -> None:
+        for _, batch in packs:
             with tuned.computing():
                 forward(batch)
 
     try:
-        return measure(model, lambda: learn(largest), lambda: learn(typical), read, optimizer)
+        return measure(
+            model,
+            lambda: learn(largest),
+            lambda: learn(typical),
+            lambda: read(typical),
+            lambda: read(held_out),
+            optimizer,
+        )
     finally:
         torch.set_rng_state(state)
         gc.collect()
+
+
+def _first(rows: Sequence[Encoded], tokens: int) -> list[Encoded]:
+    """The first rows that fill a pack."""
+    found: list[Encoded] = []
+    for row in rows:
+        tokens -= len(row.input_ids)
+        if found and tokens < 0:
+            break
+        found.append(row)
+    return found
 
 
 def _memory(
@@ -210,6 +234,8 @@ def _memory(
     slack = _HEAP_SLACK if not torch.cuda.is_available() else 1.0
     head = max(0, int(near.bytes - 4 * near.trained))
     activations = int(max(0.0, cost.bytes - 4 * cost.trained - head) * slack)
+    # an eval's packs are larger than those of small steps, and nothing is kept then
+    head += max(0, int(cost.eval_bytes * slack) - gradients - activations - head)
     training = packed + gradients + optimizer + activations + head
     # while a file is read its pages count beside the tensors made from it
     largest = max((path.stat().st_size for path in base.glob("*.safetensors")), default=0)

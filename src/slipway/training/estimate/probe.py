@@ -24,6 +24,7 @@ class Cost:
 
     Attributes:
         bytes: peak of what is allocated besides the weights, gradients of trained weights included.
+        eval_bytes: the same for forward alone over a pack of an eval.
         step_s: seconds of forward and backward over `tokens` tokens.
         eval_s: seconds of forward alone.
         update_s: seconds of clipping and of the optimiser's step.
@@ -31,6 +32,7 @@ class Cost:
     """
 
     bytes: float
+    eval_bytes: float
     step_s: float
     eval_s: float
     update_s: float
@@ -45,6 +47,7 @@ class Cost:
 
         return Cost(
             line(self.bytes, other.bytes),
+            line(self.eval_bytes, other.eval_bytes),
             line(self.step_s, other.step_s),
             line(self.eval_s, other.eval_s),
             line(self.update_s, other.update_s),
@@ -57,6 +60,7 @@ def measure(
     largest: Callable[[], object],
     typical: Callable[[], object],
     forward: Callable[[], object],
+    held_out: Callable[[], object],
     optimizer: Any,
 ) -> Cost:
     """Take the peak of one pass over the largest pack, and the time of passes over typical ones.
@@ -64,6 +68,7 @@ def measure(
     Args:
         largest, typical: forward and backward.
         forward: forward over the typical rows, without gradients.
+        held_out: forward over a pack as large as those of an eval, without gradients.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     model.train()
@@ -76,7 +81,8 @@ def measure(
     model.eval()
     with torch.no_grad():
         eval_s = _median(forward, lambda: None)
-    return Cost(peak, step_s, eval_s, update_s, sum(p.numel() for p in trained))
+        eval_peak = _peak(model, held_out)
+    return Cost(peak, eval_peak, step_s, eval_s, update_s, sum(p.numel() for p in trained))
 
 
 def _peak(model: Any, run: Callable[[], object]) -> int:
