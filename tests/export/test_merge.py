@@ -21,8 +21,9 @@ from slipway.core.events import EventLog
 from slipway.core.manifest import read_manifest, write_manifest
 from slipway.core.paths import Home
 from slipway.datasets import load_tokenizer
-from slipway.export import merge as merging
+from slipway.export import shards
 from slipway.export.merge import merge_run
+from slipway.export.merge import write as writing
 from slipway.testing.tiny import tiny_model
 from slipway.training import LoraSpec, TrainSpec, train
 
@@ -130,11 +131,11 @@ def test_an_adapter_that_changes_nothing_is_refused(copy: Path) -> None:
 def test_a_result_that_is_not_base_plus_adapter_is_refused(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = merging._merged
+    original = writing.merged_weight
     monkeypatch.setattr(
-        merging,
-        "_merged",
-        lambda part, weight, name: weight + 3 * (original(part, weight, name) - weight),
+        writing,
+        "merged_weight",
+        lambda change, weight, name: weight + 3 * (original(change, weight, name) - weight),
     )
     error = refused(copy, "merge.differs")
     assert "KL" in error.message_en
@@ -207,10 +208,10 @@ def test_a_folder_of_other_things_is_never_replaced(copy: Path, place: str) -> N
 
 
 def test_a_full_disk_leaves_nothing_behind(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    def full(file: object, pieces: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(shards, "_write", full)
     with pytest.raises(ResourceError):
         merge_run(copy / "run", copy / "out")
     assert sorted(p.name for p in copy.iterdir()) == ["base", "run", "train.jsonl"]

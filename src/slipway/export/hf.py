@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import InputError, NotFoundError, from_os_error, missing_extra
+from slipway.core.errors import InputError, NotFoundError, missing_extra
 from slipway.core.i18n import tr
 from slipway.core.manifest import FILE_NAME, describe_files, files_digest, read_manifest
+from slipway.export.shards import read_header
 
 
 def load_tokenizer(model_dir: Path) -> Any:
@@ -57,36 +57,7 @@ def require_whole(model_dir: Path) -> None:
             tr("{folder} holds no weights (*.safetensors)", folder=str(model_dir)),
         )
     for path in weights:
-        _require_whole_file(path)
-
-
-def _require_whole_file(path: Path) -> None:
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > size:
-                raise ValueError("header")
-            header: dict[str, Any] = json.loads(file.read(length))
-        ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
-        wanted = 8 + length + max(ends, default=0)
-    except FileNotFoundError as error:
-        raise from_os_error(error, path) from error
-    except (ValueError, KeyError, TypeError, struct.error) as error:
-        raise InputError(
-            "model.bad_weights", tr("{path} is no safetensors file, or damaged", path=str(path))
-        ) from error
-    if size < wanted:
-        raise InputError(
-            "model.truncated",
-            tr(
-                "{path} is cut short: {size} bytes of {wanted}",
-                path=str(path),
-                size=size,
-                wanted=wanted,
-            ),
-            tr("make or fetch it again"),
-        )
+        read_header(path)
 
 
 def parent_of(model_dir: Path) -> dict[str, str]:

@@ -53,8 +53,12 @@ class Adapter:
         if self.config["peft_type"] == "OFT":
             layer: AdapterLayer = OftLinear(base, _oft_shape(self.config, dropout))
         else:
-            layer = LoraLinear(base, _shape(self.config, name, dropout))
+            layer = LoraLinear(base, self.shape(name, dropout))
         return _filled(layer, self.layers[name], name, self.folder)
+
+    def shape(self, name: str, dropout: float = 0.0) -> LoraShape:
+        """Rank and scale of one layer of a LoRA; patterns of the config are obeyed."""
+        return _shape(self.config, name, dropout)
 
 
 def _filled(

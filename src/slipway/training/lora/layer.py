@@ -212,10 +212,14 @@ class LoraLinear(AdapterLayer):
             self._lengths = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square()
         return self._lengths
 
+    def addition(self) -> Tensor:
+        """scale * B A [out, in], fp32."""
+        a, b = (tensor.detach() for tensor in self.factors())
+        return (b * self.scale) @ a
+
     def merged(self) -> Tensor:
         """See `AdapterLayer`."""
-        a, b = (tensor.detach() for tensor in self.factors())
-        weight: Tensor = self.product().whole().float() + (b * self.scale) @ a
+        weight = self.addition().add_(self.product().whole())
         if self.magnitude is not None:
             weight *= (self.magnitude.detach() / torch.linalg.vector_norm(weight, dim=1))[:, None]
         return weight

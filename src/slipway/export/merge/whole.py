@@ -6,26 +6,35 @@ import os
 import shutil
 from pathlib import Path
 
-from slipway.core.errors import ProofError, UsageError
+from slipway.core.errors import ProofError
 from slipway.core.events import EventLog
 from slipway.core.files import new_folder
 from slipway.core.i18n import tr
 from slipway.core.manifest import Manifest, package_versions, write_manifest
+from slipway.export.merge.sources import Source
+from slipway.export.merge.write import write_merged
+from slipway.export.shards import Weights
 
 
-def take_whole(
-    run_dir: Path, run: Manifest, base: Path, out_dir: Path, events: EventLog
-) -> Manifest:
+def take_whole(taken: Source, base: Path, out_dir: Path, dtype: str, events: EventLog) -> Manifest:
     """Put the run's `model/` at `out_dir` as a merged model; its files are linked where possible.
+
+    Args:
+        dtype: "keep", or the number format that the weights are written in.
 
     Raises:
         ProofError: no weight differs from the base's, or one is not a finite number.
         ResourceError: the disk is full.
     """
+    assert taken.run is not None
+    run_dir, run = taken.path, taken.run
     source = run_dir / "model"
     with new_folder(out_dir) as folder:
-        for path in sorted(source.iterdir()):
-            _link_or_copy(path, folder / path.name)
+        if dtype == "keep":
+            for path in sorted(source.iterdir()):
+                _link_or_copy(path, folder / path.name)
+        else:
+            write_merged(source, Weights(source), {}, folder, dtype, events)
         events.emit("progress", done=1, total=2, unit="merge: proof")
         changed, tensors = _changed(base, folder)
         if not changed:
@@ -79,20 +88,5 @@ def _changed(base: Path, folder: Path) -> tuple[int, int]:
                     changed += 1
                     continue
                 with safe_open(places[name], framework="pt") as before:
-                    changed += not tensor.equal(before.get_tensor(name))
+                    changed += not tensor.equal(before.get_tensor(name).to(tensor.dtype))
     return changed, count
-
-
-def refuse_reward_model(run_dir: Path, run: Manifest) -> None:
-    """A reward model's head has no place in a model that writes.
-
-    Raises:
-        UsageError: the run is of stage rm.
-    """
-    stage = run.config.get("stage")
-    if stage is not None and stage.value == "rm":
-        raise UsageError(
-            "merge.reward_model",
-            tr("{run} holds a reward model, which gives numbers and writes nothing", run=run_dir),
-            tr("measure it with `slipway eval {run}`", run=run_dir),
-        )

@@ -1,0 +1,210 @@
+"""What in a model folder would break, or mean different things to, the next program that reads it.
+
+`transformers` writes folders that it reads otherwise than llama.cpp's converter does, or that its
+next version refuses. Such a fault shows here by its cause, not later as a strange answer.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slipway.core.errors import InputError, ProofError
+from slipway.core.i18n import Text, tr
+from slipway.export.shards import Weights
+
+_TEMPLATE = "chat_template.jinja"
+_CONFIG = "tokenizer_config.json"
+# names under which families keep their input embedding
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "word_embeddings.weight",
+    "wte.weight",
+    "tok_embeddings.weight",
+)
+_SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": None, "typical_p": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault of a folder.
+
+    Attributes:
+        code: stable identifier.
+        fatal: the converter would fail on it, or make another model of it.
+    """
+
+    code: str
+    message: Text
+    hint: Text
+    fatal: bool
+
+
+def inspect(folder: Path) -> list[Fault]:
+    """All faults of a model folder; only its small files and the headers of its shards are read."""
+    config = _json(folder / "config.json")
+    tokenizer = _json(folder / _CONFIG)
+    found = [
+        _two_templates(folder, tokenizer),
+        _no_vocabulary(folder, tokenizer),
+        _no_such_tokenizer(folder, tokenizer),
+        _too_many_tokens(folder, config),
+        _sampling_that_is_not_used(folder),
+    ]
+    return [fault for fault in found if fault is not None]
+
+
+def require_convertible(folder: Path) -> list[Fault]:
+    """The faults that do not hinder the conversion.
+
+    Raises:
+        InputError, ProofError: one that does.
+    """
+    faults = inspect(folder)
+    for fault in faults:
+        if fault.fatal:
+            kind = ProofError if fault.code == "model.two_templates" else InputError
+            raise kind(fault.code, fault.message, fault.hint)
+    return faults
+
+
+def template_of(folder: Path) -> str | None:
+    """The folder's chat template as transformers takes it; None if there is none."""
+    if (folder / _TEMPLATE).is_file():
+        return (folder / _TEMPLATE).read_text(encoding="utf-8")
+    inside = _json(folder / _CONFIG).get("chat_template")
+    return inside if isinstance(inside, str) else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(
+            "model.bad_json",
+            tr("{path} is no readable JSON: {reason}", path=str(path), reason=str(error)),
+            tr("make or fetch it again"),
+        ) from error
+    return value if isinstance(value, dict) else {}
+
+
+def _two_templates(folder: Path, tokenizer: dict[str, Any]) -> Fault | None:
+    """transformers takes the file, the converter the key of `tokenizer_config.json`."""
+    inside, file = tokenizer.get("chat_template"), folder / _TEMPLATE
+    if not isinstance(inside, str) or not file.is_file():
+        return None
+    if inside.strip() == file.read_text(encoding="utf-8").strip():
+        return None
+    return Fault(
+        "model.two_templates",
+        tr(
+            "{folder} has two chat templates: `{file}` and another in `{config}`",
+            folder=folder,
+            file=_TEMPLATE,
+            config=_CONFIG,
+        ),
+        tr(
+            "transformers uses the first, llama.cpp the second: delete the one that the model "
+            "was not trained with"
+        ),
+        fatal=True,
+    )
+
+
+def _no_vocabulary(folder: Path, tokenizer: dict[str, Any]) -> Fault | None:
+    files = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "tiktoken.model")
+    other = list(folder.glob("*.tiktoken")) or list(folder.glob("*.model"))
+    if other or any((folder / name).is_file() for name in files):
+        return None
+    name = tokenizer.get("tokenizer_class") or "tokenizer.json"
+    return Fault(
+        "model.no_vocabulary",
+        tr("{folder} has no vocabulary (tokenizer.json, tokenizer.model)", folder=folder),
+        tr("copy the tokenizer's files of the base into it (`{name}` needs them)", name=name),
+        fatal=True,
+    )
+
+
+def _no_such_tokenizer(folder: Path, tokenizer: dict[str, Any]) -> Fault | None:
+    name = tokenizer.get("tokenizer_class")
+    if not isinstance(name, str) or tokenizer.get("auto_map"):
+        return None
+    import transformers
+
+    if hasattr(transformers, name) or hasattr(transformers, name.removesuffix("Fast")):
+        return None
+    return Fault(
+        "model.unknown_tokenizer",
+        tr(
+            "`tokenizer_class` in {path} is `{name}`, which transformers {version} does not have",
+            path=folder / _CONFIG,
+            name=name,
+            version=transformers.__version__,
+        ),
+        tr("write `PreTrainedTokenizerFast` there if the folder has a tokenizer.json"),
+        fatal=not (folder / "tokenizer.json").is_file(),
+    )
+
+
+def _too_many_tokens(folder: Path, config: dict[str, Any]) -> Fault | None:
+    """The converter stops at a token without an embedding; transformers at the first such text."""
+    largest = _largest_token(folder)
+    rows = _embedding_rows(folder) or config.get("vocab_size")
+    if largest is None or not isinstance(rows, int) or largest < rows:
+        return None
+    return Fault(
+        "model.vocabulary_too_large",
+        tr(
+            "the tokenizer in {folder} has the token {largest}, but the model has embeddings for "
+            "{rows} tokens",
+            folder=folder,
+            largest=largest,
+            rows=rows,
+        ),
+        tr("take the tokenizer of the base, or resize the embeddings and train them"),
+        fatal=True,
+    )
+
+
+def _largest_token(folder: Path) -> int | None:
+    content = _json(folder / "tokenizer.json")
+    if not content:
+        return None
+    vocabulary = content.get("model", {}).get("vocab", {})
+    ids = [len(vocabulary) - 1]
+    if isinstance(vocabulary, dict):
+        ids = [max(vocabulary.values(), default=-1)]
+    ids += [token["id"] for token in content.get("added_tokens", [])]
+    return max(ids)
+
+
+def _embedding_rows(folder: Path) -> int | None:
+    entries = Weights(folder).entries
+    for name, entry in entries.items():
+        if name.endswith(_EMBEDDINGS) and len(entry.shape) == 2:
+            return entry.shape[0]
+    return None
+
+
+def _sampling_that_is_not_used(folder: Path) -> Fault | None:
+    """Values of `generation_config.json` for which `save_pretrained` refuses to work."""
+    config = _json(folder / "generation_config.json")
+    if config.get("do_sample", False):
+        return None
+    unused = [k for k, usual in _SAMPLING.items() if config.get(k) not in (None, usual)]
+    if not unused:
+        return None
+    return Fault(
+        "model.generation_config",
+        tr(
+            "`{path}` sets {keys} without `do_sample`: transformers refuses to save it again",
+            path=folder / "generation_config.json",
+            keys=", ".join(f"`{key}`" for key in unused),
+        ),
+        tr('add `"do_sample": true` there'),
+        fatal=False,
+    )
