@@ -21,7 +21,9 @@ from slipway.export.merge import proof as proving
 from slipway.export.merge.streamed import CannotStreamError, streamed_logits
 from slipway.testing.tiny import tiny_model
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning:transformers", "ignore::UserWarning:peft"
+)
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 

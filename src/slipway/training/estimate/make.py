@@ -40,6 +40,7 @@ _FINISH_S = 1.5
 _SAVE_BYTES_S = 3e8
 # glibc's heap keeps what is freed between pieces that are in use
 _HEAP_SLACK = 1.25
+_CACHE_BYTES = 100_000_000  # more than the last cache of a core's neighbourhood
 _LATE_BYTES = 150_000_000  # most that is loaded late: the model's code, kernels, threads
 # what the bounded caches of oneDNN's kernels grow to in some 40 steps of ever new lengths
 _KERNEL_BYTES = 300_000_000
@@ -111,7 +112,7 @@ def _estimate(
     packed = _packed_bytes(whole) if adapted else 0
     held = state_bytes(spec, attach(whole, spec, dtype))
     weights, trained = numbers(whole)
-    here, there = _two(spec, config)
+    here, there = _two(spec, config, weight_bytes(whole))
     near = _cost(spec, config, here, rows, work, dtype, device)
     give_back()
     cost = near
@@ -141,14 +142,18 @@ def _packed_bytes(whole: Any) -> int:
     return sum(int(w.numel()) * int(w.element_size()) for w in weights)
 
 
-def _two(spec: TrainSpec, config: Any) -> tuple[int, int]:
-    """Two numbers of layers between which the cost of a layer is that of the whole model."""
+def _two(spec: TrainSpec, config: Any, weights: int) -> tuple[int, int]:
+    """Two numbers of layers between which the cost of a layer is that of the whole model.
+
+    The second one's weights do not fit into a processor's cache, as the whole model's do not.
+    """
     layers = int(config.num_hidden_layers)
+    more = max(2, math.ceil(_CACHE_BYTES * layers / max(1, weights)))
     first = max(1, int(getattr(config, "first_k_dense_replace", 0) or 0) + 1)
     if spec.method == "freeze":
         first = max(first, abs(spec.freeze.layers))
     first = min(first, layers)
-    return first, min(first + 2, layers)
+    return first, min(first + more, layers)
 
 
 def _cost(
