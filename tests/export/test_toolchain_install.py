@@ -11,7 +11,7 @@ from slipway.core.errors import ProofError, ResourceError, ToolError, UsageError
 from slipway.core.events import EventLog
 from slipway.core.manifest import read_manifest
 from slipway.core.paths import Home
-from slipway.export.quantizer import quant_types
+from slipway.export.quantise import quant_types
 from slipway.export.toolchain import (
     Toolchain,
     find_toolchain,

@@ -24,7 +24,16 @@ FILE_NAME = "manifest.json"
 SCHEMA = 1
 
 Kind = Literal[
-    "base", "dataset", "run", "merged", "gguf", "quant", "evaluation", "toolchain", "report"
+    "base",
+    "dataset",
+    "run",
+    "merged",
+    "gguf",
+    "imatrix",
+    "quant",
+    "evaluation",
+    "toolchain",
+    "report",
 ]
 Origin = Literal["flag", "env", "file", "parent", "measured", "llamafactory", "default"]
 
@@ -33,6 +42,7 @@ _MADE_BY: dict[Kind, str] = {
     "run": "slipway train RECIPE.yaml",
     "merged": "slipway merge RUN",
     "gguf": "slipway convert MODEL",
+    "imatrix": "slipway imatrix GGUF --text FILE",
     "quant": "slipway quantize GGUF -t Q4_K_M",
     "toolchain": "slipway toolchain install",
 }

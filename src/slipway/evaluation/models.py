@@ -23,7 +23,7 @@ from slipway.core.paths import Home
 from slipway.datasets.templates import TEMPLATE_FILE
 from slipway.evaluation.run_data import RunData, data_of_run
 from slipway.export.hf import parent_of
-from slipway.export.quantizer import require_gguf
+from slipway.export.quantise import require_gguf
 
 Kind = Literal["folder", "adapter", "gguf", "endpoint"]
 _ADAPTER_CONFIG = "adapter_config.json"

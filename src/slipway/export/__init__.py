@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from slipway.export.evaluation import EvalPlan, EvalResult, evaluate_models
     from slipway.export.merge import merge_run
     from slipway.export.proof import ProofResult, prove_tokenizer
-    from slipway.export.quantizer import quantize
+    from slipway.export.quantise import quantize
 
 _MODULES = {
     "EvalPlan": "evaluation",
@@ -24,7 +24,7 @@ _MODULES = {
     "evaluate_models": "evaluation",
     "merge_run": "merge",
     "prove_tokenizer": "proof",
-    "quantize": "quantizer",
+    "quantize": "quantise",
 }
 
 __all__ = [

@@ -17,7 +17,7 @@ from slipway.datasets import Sample, dataset_digest, load_dataset
 from slipway.export.convert import convert_to_gguf
 from slipway.export.hf import load_tokenizer, parent_of
 from slipway.export.measure import TextSpec
-from slipway.export.quantizer import require_gguf
+from slipway.export.quantise import require_gguf
 from slipway.export.toolchain import Toolchain, require_toolchain
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from slipway.core import process
 from slipway.core.errors import ToolError
-from slipway.export import uniform_imatrix
+from slipway.export.quantise import uniform_imatrix
 from slipway.export.toolchain import tiny_gguf
 from slipway.export.toolchain.cpu import parse_features
 from slipway.export.toolchain.model import Toolchain
