@@ -39,7 +39,7 @@ def test_install_without_compiler_exits_6(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "slipway.export.toolchain.build.sys.executable", str(tmp_path / "bin" / "python")
+        "slipway.export.toolchain.build_tools.sys.executable", str(tmp_path / "bin" / "python")
     )
     for variable in ("CC", "CXX"):
         monkeypatch.delenv(variable, raising=False)

@@ -108,7 +108,7 @@ def test_packed_options_are_the_models_own_next_tokens(models: Path, mmlu: Path)
     from transformers import AutoModelForCausalLM
 
     choices = read_choices(mmlu, shots=2).choices
-    local = LocalModel(find_model(str(models / "one"), HOME))
+    local = LocalModel(find_model(str(models / "one"), HOME), dtype="fp32")
     found = list(local.option_scores([c.prompt for c in choices], [c.options for c in choices]))
     plain = AutoModelForCausalLM.from_pretrained(models / "one").eval()
     for choice, scores in zip(choices, found, strict=True):
