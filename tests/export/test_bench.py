@@ -14,7 +14,7 @@ import pytest
 from slipway.cli.main import main
 from slipway.core.errors import InputError, NotFoundError, ToolError, UsageError
 from slipway.core.paths import Home
-from slipway.export.bench import BenchModel, BenchSpec, Point, Setup, bench
+from slipway.export.bench import BenchModel, BenchSpec, Point, Setup, bench, child
 from slipway.export.bench.analyse import best_of, conclusion, effects
 from slipway.export.bench.child import TimeUpError, Watched, run_watched
 from slipway.export.bench.grid import (
@@ -237,20 +237,29 @@ def test_peak_memory_is_known_also_when_the_last_line_comes_at_the_end(lives_on:
     assert watched.peak_bytes is not None and 60_000_000 < watched.peak_bytes < 200_000_000
 
 
-def test_share_of_other_programs_is_seen_and_the_own_is_not(tmp_path: Path) -> None:
-    busy = "import time\nend = time.monotonic() + 1.2\nwhile time.monotonic() < end: pass\nprint()"
+def test_share_of_other_programs_is_seen_and_the_own_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Looks of (time, processor time of all, of the program): no other load can change them."""
+    looks = iter([(0.0, 10.0, 0.0), (2.0, 14.0, 2.0), (4.0, 17.0, 5.0), (4.001, 18.0, 5.0), None])
+    monkeypatch.setattr(child._Clock, "_look", lambda self: next(looks))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    clock = child._Clock(1)
+    assert clock.others() == pytest.approx(0.5)  # two of four seconds on two cores in two
+    assert clock.others() == 0.0  # all of it was the program's own
+    assert clock.others() is None  # too short to tell
+    assert clock.others() is None  # the program has ended
+
+
+def test_share_of_a_real_program_that_spins_is_seen() -> None:
     seen: list[Watched] = []
-    run_watched([sys.executable, "-c", busy], lambda line, watched: seen.append(watched))
-    own, cores = seen[0].others, os.cpu_count() or 1
-    assert own is not None and own < 1 - 1 / cores + 0.15  # one core was the program's own
     spin = "import time\nend = time.monotonic() + 9\nwhile time.monotonic() < end: pass"
     with subprocess.Popen([sys.executable, "-c", spin]) as other:
         wait = "import time; time.sleep(1.2); print()"
         run_watched([sys.executable, "-c", wait], lambda line, watched: seen.append(watched))
         other.kill()
-    loaded = seen[1].others
-    # one core of all is taken by the spinning program
-    assert loaded is not None and loaded > 0.5 / cores
+    loaded = seen[0].others
+    assert loaded is not None and loaded > 0.25 / (os.cpu_count() or 1)
 
 
 def made(

@@ -237,10 +237,16 @@ def _memory_text(results: Sequence[Result]) -> Text | None:
     most = max(known, key=lambda result: result.memory_bytes or 0)
     if astuple(least.point.setup) == astuple(most.point.setup) and least.model == most.model:
         return tr("memory: at most {most} MB", most=round((most.memory_bytes or 0) / 1e6))
+    several = len({result.model for result in results}) > 1
+
+    def told(result: Result) -> str:
+        parts = [result.model] if several else []
+        return " ".join([*parts, setup_text(result, varied(results))]).strip() or result.model
+
     return tr(
         "memory: {least} MB ({setup_least}) to {most} MB ({setup_most})",
         least=round((least.memory_bytes or 0) / 1e6),
-        setup_least=setup_text(least, varied(results)) or least.model,
+        setup_least=told(least),
         most=round((most.memory_bytes or 0) / 1e6),
-        setup_most=setup_text(most, varied(results)) or most.model,
+        setup_most=told(most),
     )
