@@ -209,8 +209,9 @@ def test_two_evaluations_are_compared_on_their_common_rows(
     assert len(found["sentences"]) == len(found["differences"])
     same = compare_folders(choose(finished, "two"), choose(tmp_path / "few", None), resamples=200)
     # a loss is summed over other packs there, so that its last bits may differ
-    assert all(abs(d["value"]) < 1e-5 for d in same["differences"].values())
-    assert not any(d["real"] for n, d in same["differences"].items() if n != "loss")
+    assert all(abs(d["value"]) < 1e-4 for d in same["differences"].values())
+    summed = ("loss", "perplexity")
+    assert not any(d["real"] for n, d in same["differences"].items() if n not in summed)
     with pytest.raises(NotFoundError):
         choose(finished, "three")
 

@@ -186,7 +186,7 @@ def _one(work: _Work, plan: Plan, final: Path) -> Manifest:
             work.progress(final.name, int(match[1]) / int(match[2]))
 
     with new_folder(final) as folder:
-        matrix = ["--imatrix", work.matrix.path.name] if work.matrix else []
+        matrix: list[str | Path] = ["--imatrix", work.matrix.path.name] if work.matrix else []
         command: list[str | Path] = [
             *(work.input.toolchain.program("llama-quantize"), *options.arguments(), *matrix),
             *(work.input.sources[0].absolute(), (folder / GGUF_NAME).absolute(), plan.type),
