@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def make_run(home: Home, name: str, *, steps: int = 3, end: str = "", **spec: An
         log.emit("state", state="failed", code="disk.full", message="no space", hint="free some")
     elif end:
         log.emit("state", state=end, step=steps)
+    time.sleep(0.002)  # events tell milliseconds: the next run is a newer one
     return folder
 
 
