@@ -16,8 +16,8 @@ from slipway.core.errors import (
 )
 from slipway.core.manifest import read_manifest
 from slipway.core.paths import Home
-from slipway.export import convert as convert_module
 from slipway.export import convert_to_gguf, prove_tokenizer
+from slipway.export.convert import model as convert_module
 from slipway.export.hf import require_whole
 from slipway.export.toolchain import Toolchain
 from slipway.testing.tiny import tiny_model
@@ -34,7 +34,8 @@ def safetensors(path: Path, *, missing_bytes: int = 0) -> Path:
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (folder / "tokenizer.json").write_text("{}")
     safetensors(folder / "model.safetensors")
     return folder
 
@@ -102,6 +103,12 @@ def test_unknown_number_format_offers_the_nearest(model: Path, home: Home, tmp_p
         ("raise SystemExit('BPE pre-tokenizer was not recognized')", ToolError, "convert."),
         ("raise ValueError('odd')", ToolError, "tool.failed"),
         ("pass", ToolError, "convert.failed"),
+        ("raise ValueError(\"Can not map tensor 'x'\")", InputError, "convert.unknown_tensor"),
+        (
+            "raise NotImplementedError(\"Quant method is not yet supported: 'awq'\")",
+            InputError,
+            "convert.quantised",
+        ),
     ],
 )
 def test_failed_conversion_leaves_nothing(

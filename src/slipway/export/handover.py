@@ -47,6 +47,10 @@ def inspect(folder: Path) -> list[Fault]:
     config = _json(folder / "config.json")
     tokenizer = _json(folder / _CONFIG)
     found = [
+        _no_architecture(folder, config),
+        _packed(folder, config),
+        _wrapped(folder),
+        _template_hidden(folder, tokenizer),
         _two_templates(folder, tokenizer),
         _no_vocabulary(folder, tokenizer),
         _no_such_tokenizer(folder, tokenizer),
@@ -74,7 +78,15 @@ def template_of(folder: Path) -> str | None:
     """The folder's chat template as transformers takes it; None if there is none."""
     if (folder / _TEMPLATE).is_file():
         return (folder / _TEMPLATE).read_text(encoding="utf-8")
-    inside = _json(folder / _CONFIG).get("chat_template")
+    return _template_inside(_json(folder / _CONFIG))
+
+
+def _template_inside(tokenizer: dict[str, Any]) -> str | None:
+    """The template in `tokenizer_config.json`; of several named ones the default."""
+    inside = tokenizer.get("chat_template")
+    if isinstance(inside, list):
+        named = {one.get("name"): one.get("template") for one in inside if isinstance(one, dict)}
+        inside = named.get("default")
     return inside if isinstance(inside, str) else None
 
 
@@ -92,10 +104,74 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _no_architecture(folder: Path, config: dict[str, Any]) -> Fault | None:
+    """A config that was saved without a model; the converter chooses by this name alone."""
+    inner = config.get("text_config")
+    if config.get("architectures") or (isinstance(inner, dict) and inner.get("architectures")):
+        return None
+    return Fault(
+        "model.no_architecture",
+        tr("{path} does not say of which architecture the model is", path=folder / "config.json"),
+        tr('copy `"architectures"` from the config.json of the base'),
+        fatal=True,
+    )
+
+
+def _packed(folder: Path, config: dict[str, Any]) -> Fault | None:
+    """Saving a model that bitsandbytes holds in few bits saves the packed weights."""
+    packed = config.get("quantization_config")
+    if not isinstance(packed, dict) or packed.get("quant_method", "bitsandbytes") != "bitsandbytes":
+        return None
+    return Fault(
+        "model.quantised",
+        tr(
+            "the weights in {folder} are quantised ({method})", folder=folder, method="bitsandbytes"
+        ),
+        tr("convert the full-precision model; quantise the GGUF with `slipway quantize`"),
+        fatal=True,
+    )
+
+
+def _wrapped(folder: Path) -> Fault | None:
+    """Names that PEFT gives to the layers it wraps: a whole model saved with its adapter on."""
+    marks = ("base_model.model.", ".base_layer.", ".lora_A.", ".lora_B.")
+    for name in Weights(folder).entries:
+        if any(mark in name for mark in marks):
+            return Fault(
+                "model.adapter_inside",
+                tr(
+                    "{folder} was saved with its adapter unmerged: `{name}`",
+                    folder=folder,
+                    name=name,
+                ),
+                tr("save the adapter alone, and merge it: `slipway merge ADAPTER --base FOLDER`"),
+                fatal=True,
+            )
+    return None
+
+
+def _template_hidden(folder: Path, tokenizer: dict[str, Any]) -> Fault | None:
+    """An empty key stands before the file for the converter, which then writes no template."""
+    if "chat_template" not in tokenizer or not (folder / _TEMPLATE).is_file():
+        return None
+    if isinstance(tokenizer["chat_template"], str | list):
+        return None
+    return Fault(
+        "model.template_hidden",
+        tr(
+            "`chat_template` in {path} is empty and hides `{file}`",
+            path=folder / _CONFIG,
+            file=_TEMPLATE,
+        ),
+        tr("delete the key there"),
+        fatal=True,
+    )
+
+
 def _two_templates(folder: Path, tokenizer: dict[str, Any]) -> Fault | None:
     """transformers takes the file, the converter the key of `tokenizer_config.json`."""
-    inside, file = tokenizer.get("chat_template"), folder / _TEMPLATE
-    if not isinstance(inside, str) or not file.is_file():
+    inside, file = _template_inside(tokenizer), folder / _TEMPLATE
+    if inside is None or not file.is_file():
         return None
     if inside.strip() == file.read_text(encoding="utf-8").strip():
         return None
@@ -153,8 +229,9 @@ def _no_such_tokenizer(folder: Path, tokenizer: dict[str, Any]) -> Fault | None:
 def _too_many_tokens(folder: Path, config: dict[str, Any]) -> Fault | None:
     """The converter stops at a token without an embedding; transformers at the first such text."""
     largest = _largest_token(folder)
-    rows = _embedding_rows(folder) or config.get("vocab_size")
-    if largest is None or not isinstance(rows, int) or largest < rows:
+    counts = [_embedding_rows(folder), config.get("vocab_size")]
+    rows = min((count for count in counts if isinstance(count, int)), default=None)
+    if largest is None or rows is None or largest < rows:
         return None
     return Fault(
         "model.vocabulary_too_large",
@@ -191,7 +268,7 @@ def _embedding_rows(folder: Path) -> int | None:
 
 
 def _sampling_that_is_not_used(folder: Path) -> Fault | None:
-    """Values of `generation_config.json` for which `save_pretrained` refuses to work."""
+    """Values of `generation_config.json` that transformers passes over."""
     config = _json(folder / "generation_config.json")
     if config.get("do_sample", False):
         return None
@@ -201,7 +278,8 @@ def _sampling_that_is_not_used(folder: Path) -> Fault | None:
     return Fault(
         "model.generation_config",
         tr(
-            "`{path}` sets {keys} without `do_sample`: transformers refuses to save it again",
+            "`{path}` sets {keys} without `do_sample`: transformers ignores them, and refuses "
+            "to save them once one was changed",
             path=folder / "generation_config.json",
             keys=", ".join(f"`{key}`" for key in unused),
         ),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from slipway.core.i18n import tr
+
+if TYPE_CHECKING:
+    from slipway.core.i18n import Text
 
 
 @click.command(help=str(tr("Convert a model folder to GGUF, with template proof.")))
@@ -34,14 +37,17 @@ def convert(model: Path, outtype: str, output: Path | None, as_json: bool) -> No
             stage = tr("converting") if event["stage"] == "convert" else tr("proving")
             line.show(f"{stage} {done:4.0%}" if done is not None else stage)
 
+    warnings: list[Text] = []
     home = Home.current()
     folder = resolve(model, home)
     target = output or home.artefacts / f"{folder.resolve().name}-{outtype}"
     require_replaceable(target, "gguf")
     manifest = convert_to_gguf(
-        folder, target, outtype=outtype, home=home, events=EventLog(None, show)
+        folder, target, outtype=outtype, home=home, events=EventLog(None, show), say=warnings.append
     )
     line.done()
+    for warning in warnings:
+        note(warning)
     if as_json:
         print_json({"folder": str(target), **asdict(manifest)})
         return
