@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from slipway.core.errors import UsageError, nearest
 from slipway.core.events import EventLog
@@ -18,7 +18,7 @@ from slipway.export.convert.tool import run_converter
 from slipway.export.handover import require_convertible
 from slipway.export.hf import parent_of, require_whole
 from slipway.export.proof import prove_tokenizer
-from slipway.export.toolchain import require_toolchain
+from slipway.export.toolchain import Toolchain, require_toolchain
 
 OutType = Literal["bf16", "f16", "f32", "q8_0"]
 GGUF_NAME = "model.gguf"
@@ -59,8 +59,19 @@ def convert_to_gguf(
     warnings = [fault.message for fault in require_convertible(model_dir)]
     for warning in warnings:
         say(warning)
-    toolchain = require_toolchain(home)
-    log = events or EventLog(None)
+    return _convert(
+        model_dir, out_dir, outtype, require_toolchain(home), events or EventLog(None), warnings
+    )
+
+
+def _convert(
+    model_dir: Path,
+    out_dir: Path,
+    outtype: str,
+    toolchain: Toolchain,
+    log: EventLog,
+    warnings: Sequence[Text],
+) -> Manifest:
     started = time.monotonic()
     with new_folder(out_dir) as folder:
         target = folder / GGUF_NAME
@@ -77,27 +88,36 @@ def convert_to_gguf(
         converted_s = time.monotonic() - started
         log.emit("progress", stage="prove", fraction=None)
         proof = prove_tokenizer(target, model_dir, toolchain=toolchain)
-        return write_manifest(
-            folder,
-            "gguf",
-            f"{model_dir.resolve().name}-{outtype}",
-            parents=parent_of(model_dir),
-            config={"outtype": Setting(outtype, "flag")},
-            versions={
-                **package_versions("transformers", "torch"),
-                "llama.cpp": toolchain.version,
-            },
-            metrics={
-                "size_bytes": target.stat().st_size,
-                "seconds": round(time.monotonic() - started, 2),
-                "convert_s": round(converted_s, 2),
-                "proof_s": proof.seconds,
-            },
-            notes={
-                "proof": proof.as_json(),
-                **({"warnings": [one.en for one in warnings]} if warnings else {}),
-            },
-        )
+        notes: dict[str, Any] = {"proof": proof.as_json()}
+        if warnings:
+            notes["warnings"] = [one.en for one in warnings]
+        metrics = {
+            "size_bytes": target.stat().st_size,
+            "seconds": round(time.monotonic() - started, 2),
+            "convert_s": round(converted_s, 2),
+            "proof_s": proof.seconds,
+        }
+        return _write_manifest(folder, model_dir, outtype, toolchain, metrics, notes)
+
+
+def _write_manifest(
+    folder: Path,
+    model_dir: Path,
+    outtype: str,
+    toolchain: Toolchain,
+    metrics: dict[str, Any],
+    notes: dict[str, Any],
+) -> Manifest:
+    return write_manifest(
+        folder,
+        "gguf",
+        f"{model_dir.resolve().name}-{outtype}",
+        parents=parent_of(model_dir),
+        config={"outtype": Setting(outtype, "flag")},
+        versions={**package_versions("transformers", "torch"), "llama.cpp": toolchain.version},
+        metrics=metrics,
+        notes=notes,
+    )
 
 
 def _check_outtype(outtype: str) -> None:
