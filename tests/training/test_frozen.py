@@ -29,6 +29,28 @@ def test_both_ways_equal_the_plain_products(
     assert product.dtype == dtype
 
 
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_an_addition_below_the_last_bit_is_not_rounded_away(
+    packed: bool, with_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not packed:
+        monkeypatch.setattr(frozen, "can_reorder", lambda weight: False)
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(256, 128, dtype=torch.bfloat16)
+    bias = layer.bias.detach() if with_bias else None
+    product = product_of(layer)
+    x, grad = torch.randn(512, 256).bfloat16(), torch.randn(512, 128).bfloat16()
+    ways = [(lambda plus: product.forward(x, bias, plus), (512, 128))]
+    ways.append((lambda plus: product.backward(grad, plus), (512, 256)))
+    with torch.inference_mode():
+        for way, shape in ways:
+            plus = (torch.randn(shape) * 3e-4).bfloat16()  # results are about 0.6: last bit 2e-3
+            effect = way(plus).double() - way(None).double()
+            kept = float((effect * plus).sum() / (plus.double() ** 2).sum())
+            assert kept == pytest.approx(1.0, abs=0.15)  # 0.3 if it is added afterwards
+
+
 def _inputs(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(7, 48, dtype=dtype), torch.randn(7, 32, dtype=dtype)
 

@@ -84,3 +84,14 @@ def test_pages_of_a_weight_in_a_file_are_let_go_and_read_again(tmp_path: Path) -
     assert torch.equal(weight, made)
     assert forget_file_pages(made) == 0  # not a file's: untouched
     assert torch.equal(weight, made)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_is_not_that_of_the_program_that_started_this_one() -> None:
+    tell = "import torch; from slipway.training.memory import peak_memory as p; "
+    tell += "print(p(torch.device('cpu')))"
+    large = torch.ones(1 << 30, dtype=torch.uint8)  # touched, so that it is resident
+    answer = subprocess.run(
+        [sys.executable, "-c", tell], capture_output=True, text=True, check=True
+    )
+    assert int(answer.stdout) < large.nbytes

@@ -151,8 +151,13 @@ def test_a_missing_package_is_named_with_its_extra(
     assert f"slipway[{extra}]" in caught.value.hint_en
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["adamw_8bit", "adafactor", "muon", "galore"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "muon",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("adamw_8bit", "adafactor", "galore")),
+    ],
+)
 def test_a_whole_run_resumes_to_the_same_weights(
     name: str, base: Path, data: Path, tmp_path: Path
 ) -> None:

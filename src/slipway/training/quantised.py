@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slipway.core.errors import missing_extra
+from slipway.training.frozen import FrozenRows, plain_backward, plain_forward
 from slipway.training.memory import give_back
 from slipway.training.spec import QuantSpec
 
@@ -50,13 +51,13 @@ class QuantProduct:
         """The weight [out, in], unpacked anew."""
         return self._layer.unpacked()
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """[rows, in] -> [rows, out]."""
-        return nn.functional.linear(x, self.whole().to(x.dtype), bias)
+    def forward(self, x: Tensor, bias: Tensor | None, plus: Tensor | None = None) -> Tensor:
+        """See `frozen.Product`."""
+        return plain_forward(x, self.whole().to(x.dtype), bias, plus)
 
-    def backward(self, grad: Tensor) -> Tensor:
-        """[rows, out] -> [rows, in]."""
-        return grad @ self.whole().to(grad.dtype)
+    def backward(self, grad: Tensor, plus: Tensor | None = None) -> Tensor:
+        """See `frozen.Product`."""
+        return plain_backward(grad, self.whole().to(grad.dtype), plus)
 
 
 class QuantLinear(nn.Linear):  # type: ignore[misc]
@@ -98,9 +99,7 @@ class QuantLinear(nn.Linear):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out] in x's dtype."""
-        from slipway.training.frozen import FrozenRows
-
-        rows = FrozenRows.apply(x.reshape(-1, x.shape[-1]), self.product(), self.bias)
+        rows = FrozenRows.apply(x.reshape(-1, x.shape[-1]), self.product(), self.bias, None)
         return rows.view(*x.shape[:-1], self.out_features)
 
 

@@ -124,7 +124,7 @@ def _estimate(
     # is used again
     after = int(psutil.Process().memory_info().rss)
     process = max(process_bytes, min(after, process_bytes + _LATE_BYTES))
-    if packed:
+    if packed or (spec.quant.bits and _in_kernels(dtype, device)):
         process += _KERNEL_BYTES
     memory = _memory(weight_bytes(whole), packed, cost, near, trained, held, process, base)
     work, seconds = _within_budget(spec, work, cost, rows, _loading_s(spec, base), trained, started)
@@ -133,13 +133,19 @@ def _estimate(
 
 def _packed_bytes(whole: Any) -> int:
     """Bytes that frozen weights laid out anew, for both directions, take more than the plain."""
-    from slipway.training.frozen import can_reorder
     from slipway.training.lora import linear_names
 
     weights = [whole.get_submodule(name).weight for name in linear_names(whole)]
-    if not weights or not can_reorder(torch.empty(1, 1, dtype=weights[0].dtype)):
+    if not weights or not _in_kernels(weights[0].dtype, torch.device("cpu")):
         return 0
     return sum(int(w.numel()) * int(w.element_size()) for w in weights)
+
+
+def _in_kernels(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether products of this type are computed by oneDNN's kernels, which it keeps."""
+    from slipway.training.frozen import can_reorder
+
+    return can_reorder(torch.empty(1, 1, dtype=dtype, device=device))
 
 
 def _two(spec: TrainSpec, config: Any, weights: int) -> tuple[int, int]:

@@ -32,7 +32,7 @@ _MODEL: list[Key] = [
     refused("resize_vocab", _TOKENIZER, False),
     refused(
         "split_special_tokens",
-        tr("special tokens in the rows' text are always taken as plain text here"),
+        tr("a row with a special token in its text is refused, or left out with `bad_rows: skip`"),
         False,
     ),
     refused("add_tokens", _TOKENIZER),

@@ -77,11 +77,11 @@ class AdapterLayer(nn.Module):  # type: ignore[misc]
 
     def plain(self, rows: Tensor) -> Tensor:
         """What the base alone computes of [rows, in]."""
-        return FrozenRows.apply(rows, self.product(), self.base.bias)
+        return FrozenRows.apply(rows, self.product(), self.base.bias, None)
 
 
 class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
-    """x [tokens, in] -> [tokens, out]; one pass fewer over the outputs than autograd would make."""
+    """x [tokens, in] -> [tokens, out], as one step of autograd's graph."""
 
     @staticmethod
     def forward(
@@ -97,8 +97,7 @@ class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
         # scale goes into B: it is the smallest tensor here
         a_low, b_low = a.to(x.dtype), (b * scale).to(x.dtype)
         inner = x @ a_low.t()
-        y = base.forward(x, bias)
-        y.addmm_(inner, b_low.t())
+        y = base.forward(x, bias, inner @ b_low.t())
         recipe, kept = remade or (None, (x,))
         if recipe is not None:
             recipe.use()
@@ -116,8 +115,7 @@ class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
         grad_b = (grad.t() @ inner).float().mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = ctx.base.backward(grad)
-            grad_x.addmm_(grad_inner, a_low)
+            grad_x = ctx.base.backward(grad, grad_inner @ a_low)
         return grad_x, None, None, None, grad_a, grad_b, None
 
 
@@ -179,8 +177,8 @@ class LoraLinear(AdapterLayer):
         bias = None if self.magnitude is not None else self.base.bias
         if self.shape.dropout and self.training:
             dropped = nn.functional.dropout(rows, self.shape.dropout)
-            y = FrozenRows.apply(rows, self.product(), bias)
-            y = y + (dropped @ a.to(rows.dtype).t()) @ (b * self.scale).to(rows.dtype).t()
+            plus = (dropped @ a.to(rows.dtype).t()) @ (b * self.scale).to(rows.dtype).t()
+            y = FrozenRows.apply(rows, self.product(), bias, plus)
         else:
             y = _LoraProduct.apply(rows, remade, self.product(), bias, a, b, self.scale)
         if self.magnitude is not None:

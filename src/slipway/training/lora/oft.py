@@ -67,7 +67,7 @@ class OftLinear(AdapterLayer):
             blocks = rows.view(len(rows), -1, self.size).transpose(0, 1)
             turned = torch.bmm(blocks, self._kept(self.rotations()).to(x.dtype))
             rows = turned.transpose(0, 1).reshape(len(rows), -1)
-        y = FrozenRows.apply(rows, self.product(), self.base.bias)
+        y = FrozenRows.apply(rows, self.product(), self.base.bias, None)
         return y.view(*x.shape[:-1], y.shape[-1])
 
     def rotations(self) -> Tensor:

@@ -10,33 +10,37 @@ _SETTINGS = ("rank", "update_proj_gap", "scale", "projection_type")
 
 
 class Several:
-    """Several optimisers that step together, each over weights of its own."""
+    """Several optimisers that step together, each over weights of its own.
+
+    Attributes:
+        each: the optimisers.
+    """
 
     def __init__(self, optimizers: Sequence[Any]) -> None:
-        self._each = list(optimizers)
+        self.each = list(optimizers)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The groups of all."""
-        return [group for one in self._each for group in one.param_groups]
+        return [group for one in self.each for group in one.param_groups]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients."""
-        for one in self._each:
+        for one in self.each:
             one.zero_grad(set_to_none=set_to_none)
 
     def step(self) -> None:
         """One step of each."""
-        for one in self._each:
+        for one in self.each:
             one.step()
 
     def state_dict(self) -> dict[str, Any]:
         """The states in their order."""
-        return {"each": [one.state_dict() for one in self._each]}
+        return {"each": [one.state_dict() for one in self.each]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        for one, own in zip(self._each, state["each"], strict=True):
+        for one, own in zip(self.each, state["each"], strict=True):
             one.load_state_dict(own)
 
 

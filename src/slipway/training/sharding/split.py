@@ -86,6 +86,8 @@ def clip_(parameters: Sequence[Any], most: float) -> float:
 def optimizer_state(optimizer: Any) -> dict[str, Any]:
     """An optimiser's state with whole tensors; all processes must ask together."""
     state = optimizer.state_dict()
+    if "each" in state:
+        return {"each": [optimizer_state(one) for one in optimizer.each]}
     found = {
         number: {
             name: whole(value) if isinstance(value, DTensor) else value
@@ -98,6 +100,10 @@ def optimizer_state(optimizer: Any) -> dict[str, Any]:
 
 def load_optimizer_state(optimizer: Any, state: dict[str, Any]) -> None:
     """Put back what `optimizer_state` gave."""
+    if "each" in state:
+        for one, own in zip(optimizer.each, state["each"], strict=True):
+            load_optimizer_state(one, own)
+        return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     placed = {
         number: {
