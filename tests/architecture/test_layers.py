@@ -18,6 +18,7 @@ PATH_OF_DATA = [
     "export",
     "evaluation",
     "store",
+    "ship",
     "engine",
     "api",
     "gateway",
@@ -61,7 +62,9 @@ def allowed(layer: str) -> set[str]:
     index = PATH_OF_DATA.index(layer)
     found = set(PATH_OF_DATA[: index + 1])
     # the front end may use every helper; the layers of the path may use `jobs` and `monitor`
-    return found | ({"jobs", "client", "monitor"} if layer in {"demo", "cli"} else {"monitor"})
+    return found | (
+        {"jobs", "client", "monitor"} if layer in {"ship", "demo", "cli"} else {"monitor"}
+    )
 
 
 def test_every_folder_is_a_known_layer() -> None:
@@ -110,6 +113,7 @@ LIGHT = ["slipway", "slipway.cli.main"] + [
         "export",
         "gateway",
         "jobs",
+        "ship",
         "store",
         "training",
     )

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
     "train": ("train:train", tr("Fine-tune a model from a recipe.")),
     "runs": ("runs:runs", tr("Training runs: list, show, compare, stop, resume, queue.")),
     "merge": ("merge:merge", tr("Merge a run's adapter into its base, with proof.")),
+    "ship": ("ship:ship", tr("From a run to a name in the model store, in one command.")),
     "toolchain": ("toolchain:toolchain", tr("Install llama.cpp's tools, test them, run them.")),
     "convert": ("convert:convert", tr("Convert a model folder to GGUF, with template proof.")),
     "quantize": ("quantize:quantize", tr("Quantise a GGUF to one or more types.")),

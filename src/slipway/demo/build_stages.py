@@ -11,15 +11,9 @@ from slipway.core.files import new_folder, write_json
 from slipway.core.hardware import probe
 from slipway.core.i18n import tr
 from slipway.core.manifest import package_versions, read_manifest, write_manifest
-from slipway.demo.context import (
-    DemoContext,
-    Outputs,
-    Results,
-    artefact,
-    artefact_is_whole,
-    stage_folder,
-)
+from slipway.demo.context import DemoContext, stage_folder
 from slipway.demo.options import examples_folder
+from slipway.ship.artefacts import Outputs, Results, artefact, artefact_is_whole
 
 EMBED_BASE = "starter-embed"
 # Steps between evals for a run that shall be short: only the first and the last are made.

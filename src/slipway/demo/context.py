@@ -6,18 +6,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from slipway.core.errors import SlipwayError
 from slipway.core.events import EventLog
 from slipway.core.files import sha256_json
 from slipway.core.i18n import Text
-from slipway.core.manifest import Manifest, read_manifest
 from slipway.core.paths import Home
 from slipway.demo.options import DemoOptions
-
-Outputs = dict[str, Any]
-Results = dict[str, Outputs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +32,6 @@ class DemoContext:
     data: Path
     events: EventLog
     say: Callable[[Text | str], None]
-
-
-def artefact(folder: Path, manifest: Manifest | None = None) -> Outputs:
-    """How an artefact folder is passed to later stages: its path and digest."""
-    manifest = manifest or read_manifest(folder)
-    return {"folder": str(folder), "digest": manifest.digest}
-
-
-def artefact_is_whole(folder: Path, digest: str | None = None) -> bool:
-    """Whether a finished artefact lies in `folder` with all its files (and has this digest).
-
-    Sizes are compared, not contents: a stage is skipped within milliseconds.
-    """
-    try:
-        manifest = read_manifest(folder)
-    except SlipwayError:
-        return False
-    return digest in (None, manifest.digest) and all(
-        (folder / f.path).is_file() and (folder / f.path).stat().st_size == f.size
-        for f in manifest.files
-    )
-
-
-def intact(outputs: Outputs) -> bool:
-    """Whether every artefact named in `outputs` is still there, whole and the same."""
-    if "folder" in outputs and not artefact_is_whole(Path(outputs["folder"]), outputs["digest"]):
-        return False
-    return all(intact(value) for value in outputs.values() if isinstance(value, dict))
 
 
 def stage_folder(context: DemoContext, name: str, inputs: object) -> Path:

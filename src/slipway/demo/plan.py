@@ -14,10 +14,11 @@ from slipway.core.files import write_text
 from slipway.core.i18n import Text, tr
 from slipway.core.paths import Home
 from slipway.demo import build_stages, serve_stages
-from slipway.demo.context import DemoContext, Outputs, Results, intact
+from slipway.demo.context import DemoContext
 from slipway.demo.options import DemoOptions, default_data
 from slipway.demo.talk import talk
 from slipway.jobs.pipeline import Observer, Pipeline, Stage, StageRecord
+from slipway.ship.artefacts import Outputs, Results, intact
 
 StageWork = Callable[[DemoContext, Results], Outputs]
 

@@ -7,19 +7,23 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import AuthError, NotFoundError, SlipwayError
+from slipway.core.errors import AuthError, NotFoundError
 from slipway.core.files import locked, write_text
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.core.process import free_port, port_is_free
-from slipway.demo.context import DemoContext, Outputs, Results
+from slipway.demo.context import DemoContext
 from slipway.demo.options import model_stem
 from slipway.jobs.services import Service, running_service, start_service, stop_service
+from slipway.ship.artefacts import Outputs, Results
+from slipway.ship.modelfile import modelfile_text
+from slipway.ship.names import names_hold
 
 HOST = "127.0.0.1"
 KEY_MARK = "$SLIPWAY_API_KEY"
 USER, TOKEN, CHANNEL = "demo", "demo", "local"
 EMBED_NAME = "all-minilm"
+PARAMETERS = (("temperature", "0.2"), ("num_ctx", "2048"))
 # Invented prices per million tokens, so that the report shows how costs are counted.
 PRICE_IN, PRICE_OUT = "0.10", "0.40"
 
@@ -35,7 +39,7 @@ def create(context: DemoContext, results: Results) -> Outputs:
     wanted = {f"{stem}:{kind.lower()}": o for kind, o in results["quantise"].items()}
     wanted[f"{stem}:latest"] = next(iter(results["quantise"].values()))
     for name, quant in wanted.items():
-        text = _modelfile(Path(quant["folder"]), system)
+        text = modelfile_text(Path(quant["folder"]), system, PARAMETERS)
         write_text(context.folder / "modelfiles" / name.replace(":", "-"), text)
         manifest = create_model(name, text, home=context.home)
         names[name] = {"manifest": manifest.digest, "source": quant["digest"]}
@@ -51,26 +55,9 @@ def _system_prompt(messages: tuple[Any, ...]) -> str:
     return messages[0].content if messages and messages[0].role == "system" else ""
 
 
-def _modelfile(folder: Path, system: str) -> str:
-    lines = [f"FROM {folder}", "PARAMETER temperature 0.2", "PARAMETER num_ctx 2048"]
-    if system:
-        # A Modelfile has no escapes: a text with triple quotes can only stand bare, on one line.
-        bare = '"""' in system
-        lines.append(f"SYSTEM {' '.join(system.split())}" if bare else f'SYSTEM """{system}"""')
-    return "\n".join(lines) + "\n"
-
-
 def created(context: DemoContext, outputs: Outputs) -> bool:
     """Whether the store still holds these models as they were made."""
-    from slipway.store import resolve_model
-
-    try:
-        return all(
-            resolve_model(name, home=context.home).digest == digests["manifest"]
-            for name, digests in outputs["names"].items()
-        )
-    except SlipwayError:
-        return False
+    return names_hold(context.home, outputs["names"])
 
 
 def serve(context: DemoContext, results: Results) -> Outputs:

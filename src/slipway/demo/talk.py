@@ -8,7 +8,8 @@ from typing import Any
 
 from slipway.core.errors import ProofError
 from slipway.core.i18n import tr
-from slipway.demo.context import DemoContext, Outputs, Results
+from slipway.demo.context import DemoContext
+from slipway.ship.artefacts import Outputs, Results
 
 QUESTIONS = 3
 MAX_ANSWER_TOKENS = 160

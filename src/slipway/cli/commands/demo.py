@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from slipway.cli.output import LiveLine, duration, note, print_json
-from slipway.core.i18n import Text, current_language, tr
+from slipway.cli.output import duration, note, print_json
+from slipway.cli.stage_screen import Screen
+from slipway.core.i18n import current_language, tr
 
 
 @click.command(
@@ -85,56 +86,6 @@ def demo(
 
         note(tr("you are talking to your model through the gateway; `/bye` ends the chat"))
         cli.main(["chat"], prog_name="slipway", standalone_mode=False)
-
-
-class Screen:
-    """Tells the demo's progress, one line a stage."""
-
-    def __init__(self) -> None:
-        self._live = LiveLine()
-
-    def stage(self, state: str, place: str, stage: Any, record: Any) -> None:
-        label = f"[{place}] {stage.title}"
-        if state == "start":
-            note(label)
-        elif state == "cached":
-            note(tr("{label}: unchanged, kept", label=label))
-        else:
-            self._live.done()
-            note(tr("        done in {time}", time=duration(record.seconds)))
-
-    def say(self, text: Text | str) -> None:
-        self._live.done()
-        note(f"        {text}")
-
-    def event(self, event: dict[str, Any]) -> None:
-        kind = event["type"]
-        if kind == "metric" and "loss" in event and "eta_s" in event:
-            memory = event.get("memory_bytes", 0) / 2**30
-            self._live.show(
-                f"        {event['step']}/{event['total_steps']}  loss {event['loss']:.3f}  "
-                f"{event['tokens_per_s']:.0f} tok/s  {memory:.1f} GiB  ETA "
-                f"{duration(event['eta_s'])}"
-            )
-        elif kind == "metric" and event.get("kind") == "eval":
-            self.say(tr("held-out loss {loss:.3f}", loss=event["loss"]))
-        elif kind == "progress":
-            self._live.show(progress_line(event))
-        elif kind == "log" and event.get("message"):
-            self.say(str(event["message"]))
-
-
-def progress_line(event: dict[str, Any]) -> str:
-    """What a progress event says, on one line: what, how much of it, how long still."""
-    words = [str(event[key]) for key in ("stage", "unit", "quant", "model", "part") if key in event]
-    share = event.get("fraction")
-    if share is None and event.get("total"):
-        share = event.get("done", 0) / event["total"]
-    if share is not None:
-        words.append(f"{share:.0%}")
-    if event.get("eta_s") is not None:
-        words.append(f"ETA {duration(event['eta_s'])}")
-    return "        " + "  ".join(words)
 
 
 def print_summary(folder: Path, seconds: float, gateway: dict[str, Any], *, running: bool) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slipway.core.manifest import write_manifest
-from slipway.demo.context import artefact, intact
+from slipway.ship.artefacts import artefact, intact
 
 
 def make(folder: Path) -> Path:

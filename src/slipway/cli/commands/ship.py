@@ -1,0 +1,189 @@
+"""`slipway ship RUN --as NAME`: from a run to a name in the model store."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slipway.cli import output
+from slipway.core.i18n import Text, tr
+
+if TYPE_CHECKING:
+    from slipway.ship import Shipped, ShipPlan
+
+
+@click.command(
+    help=str(
+        tr(
+            "Take SOURCE to a name in the model store: merge, convert, quantise, prove, create. "
+            "SOURCE is a run (name, id, folder, `last`), a merged model or a GGUF artefact. What "
+            "is there already is taken over; after an interruption the same command goes on."
+        )
+    )
+)
+@click.argument("source")
+@click.option(
+    "--as",
+    "name",
+    required=True,
+    metavar="NAME[:TAG]",
+    help=str(tr("Name to create, such as `shop:v1`.")),
+)
+@click.option(
+    "-t",
+    "--type",
+    "types",
+    multiple=True,
+    metavar="TYPE[,TYPE]",
+    help=str(
+        tr(
+            "Quant types, default Q4_K_M. NAME is the first of them; with several each also gets "
+            "a name of its own (`shop:v1-q8_0`)."
+        )
+    ),
+)
+@click.option(
+    "--system",
+    help=str(tr("System prompt; default: the recipe's, or the one that all rows have.")),
+)
+@click.option(
+    "-p",
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help=str(tr("Option for the Modelfile, such as `temperature=0.2` (repeatable).")),
+)
+@click.option("--force", is_flag=True, help=str(tr("Replace models of these names.")))
+@click.option(
+    "--clean", is_flag=True, help=str(tr("Afterwards remove what was made on the way, and say so."))
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help=str(tr("Show stages, sizes and names, and make nothing.")),
+)
+@click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
+def ship(dry_run: bool, as_json: bool, **chosen: Any) -> None:
+    from slipway.cli.stage_screen import Screen
+    from slipway.ship import plan_ship
+    from slipway.ship import ship as ship_it
+
+    options = _options(**chosen)
+    if dry_run:
+        context, plan = plan_ship(options)
+        if as_json:
+            output.print_json(plan.as_json())
+            return
+        if context.system.warning:
+            output.note(context.system.warning)
+        _show_plan(plan, context.system.text)
+        return
+    screen = Screen()
+    try:
+        shipped = ship_it(options, say=screen.say, observer=screen.stage, listeners=(screen.event,))
+    except KeyboardInterrupt:
+        screen.say(tr("stopped; the same command goes on from here"))
+        raise
+    if as_json:
+        output.print_json(shipped.as_json())
+        return
+    _show(shipped)
+
+
+def _options(*, types: tuple[str, ...], parameters: tuple[str, ...], **same: Any) -> Any:
+    from slipway.ship import ShipOptions
+    from slipway.ship.options import DEFAULT_TYPES, parse_parameter
+
+    return ShipOptions(
+        types=tuple(kind for text in types for kind in text.split(",")) or DEFAULT_TYPES,
+        parameters=tuple(parse_parameter(text) for text in parameters),
+        **same,
+    )
+
+
+def _show_plan(plan: ShipPlan, system: str) -> None:
+    from slipway.ship.plan import TITLES
+
+    if plan.tools is None:
+        output.note(tr("llama.cpp's tools are not there yet: they will be installed first"))
+    rows = []
+    for item in plan.products:
+        label = str(TITLES[item.stage]) + (f" {item.label}" if item.label != item.stage else "")
+        what = tr("there already") if item.state == "reuse" else tr("to be made")
+        size = output.size(item.size_bytes)
+        if item.exact and item.state == "make":
+            size += f" ({item.size_bytes})"
+        rows.append((label, what, size if item.exact else f"≈ {size}", item.folder))
+    output.print_table([tr("stage"), tr("state"), tr("size"), tr("folder")], rows)
+    states = {
+        "new": tr("will be created"),
+        "same": tr("there already"),
+        "taken": tr("holds another model: `--force` replaces it"),
+    }
+    output.print_table(
+        [tr("name"), tr("type"), tr("state")],
+        [(name, kind, states[state]) for name, (kind, state) in plan.names.items()],
+    )
+    print(tr("system prompt: {text}", text=shorten(system) if system else tr("none")))
+    print(
+        tr(
+            "disk: {needed} will be taken, {free} are free",
+            needed=output.size(plan.needed_bytes),
+            free=output.size(plan.free_bytes),
+        )
+    )
+
+
+def shorten(text: str, width: int = 72) -> str:
+    """A text's beginning, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _show(shipped: Shipped) -> None:
+    if shipped.unchanged:
+        print(tr("nothing to do: {name} is up to date", name=shipped.name))
+    else:
+        print(tr("created: {names}", names=", ".join(shipped.names)))
+    for folder in [] if shipped.unchanged else shipped.cleaned:
+        output.note(tr("removed, as asked: {folder}", folder=folder))
+    for kind, level in shipped.levels.items():
+        if level["fallback_tensors"]:
+            output.note(
+                tr(
+                    "{type}: {count} of {all} tensors have rows that do not fit its blocks and "
+                    "took a larger type",
+                    type=kind,
+                    count=level["fallback_tensors"],
+                    all=level["tensors"],
+                )
+            )
+    output.print_table(*_table(shipped))
+    if sys.stdout.isatty():
+        print(tr("system prompt: {text}", text=shorten(shipped.system) or tr("none")))
+    print(tr("\ngo on with:"))
+    body = f'{{"model": "{shipped.name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    print("  slipway serve")
+    print(f"  curl http://127.0.0.1:11434/api/chat -d '{body}'")
+    print(f"  slipway show {shipped.name}")
+
+
+def _table(shipped: Shipped) -> tuple[list[Text | str], list[list[object]]]:
+    """A row for each level, with the names that serve it."""
+    names: dict[str, list[str]] = {}
+    for name, made in shipped.names.items():
+        names.setdefault(made["type"], []).append(name)
+    columns: list[Text | str] = [tr("type"), tr("size"), tr("bits/weight"), tr("names")]
+    rows: list[list[object]] = [
+        [
+            kind,
+            output.size(level["size_bytes"]),
+            "-" if level["bpw"] is None else format(level["bpw"], ".2f"),
+            ", ".join(names.get(kind, [])),
+        ]
+        for kind, level in shipped.levels.items()
+    ]
+    return columns, rows

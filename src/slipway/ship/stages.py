@@ -1,0 +1,188 @@
+"""The stages between a run and its names in the store.
+
+Each makes artefacts with a manifest, and takes over what is there already; see `places`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slipway.core.errors import ResourceError
+from slipway.core.events import EventLog
+from slipway.core.files import locked, sha256_json
+from slipway.core.i18n import Text, tr
+from slipway.core.manifest import Manifest, read_manifest
+from slipway.core.paths import Home
+from slipway.ship.artefacts import Outputs, Results, artefact
+from slipway.ship.facts import SystemPrompt
+from slipway.ship.modelfile import modelfile_text
+from slipway.ship.options import ShipOptions, target_names
+from slipway.ship.places import Place, float_type, gguf_place, merged_place, quant_place
+from slipway.ship.source import Source
+
+Say = Callable[[Text | str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ShipContext:
+    """What every stage is given.
+
+    Attributes:
+        types: checked, in upper case, without doubles.
+        folder: holds the record of this name.
+        say: tells the reader one fact about the running stage.
+    """
+
+    options: ShipOptions
+    home: Home
+    source: Source
+    types: tuple[str, ...]
+    system: SystemPrompt
+    folder: Path
+    events: EventLog
+    say: Say
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Model name -> quant type."""
+        return target_names(self.options.name, self.types)
+
+    def identity(self, kind: str) -> str:
+        """What decides whether a model of the store is the one that would be made."""
+        parameters = [list(pair) for pair in self.options.parameters]
+        return sha256_json([self.source.digest, kind, self.system.text, parameters])
+
+
+def toolchain(context: ShipContext, results: Results) -> Outputs:
+    """llama.cpp's tools: those there are, else built now."""
+    from slipway.export.toolchain import install_toolchain, require_toolchain
+
+    try:
+        tools = require_toolchain(context.home)
+    except ResourceError as error:
+        if error.code != "toolchain.missing":
+            raise
+        context.say(tr("llama.cpp's tools are not there yet and are installed now"))
+        tools = install_toolchain(context.home, events=context.events)
+    return {"tools": str(tools.folder), "version": tools.version}
+
+
+def merge(context: ShipContext, results: Results) -> Outputs:
+    """The run's adapter in its base, proved to be base + adapter."""
+    from slipway.export.merge import merge_run
+
+    def place() -> Place:
+        return merged_place(context.home, context.source)
+
+    def make(folder: Path) -> Manifest:
+        return merge_run(context.source.folder, folder, events=context.events)
+
+    return _made(context, place, make)
+
+
+def convert(context: ShipContext, results: Results) -> Outputs:
+    """The unquantised GGUF, its template and tokenizer proved to be the model's."""
+    from slipway.export import convert_to_gguf
+
+    model = results["merge"] if "merge" in results else artefact_of(context.source)
+    folder, version = Path(model["folder"]), results["toolchain"]["version"]
+
+    def place() -> Place:
+        return gguf_place(context.home, folder, model["digest"], version)
+
+    def make(out: Path) -> Manifest:
+        kind = float_type(folder)
+        return convert_to_gguf(folder, out, outtype=kind, home=context.home, events=context.events)
+
+    return _made(context, place, make)
+
+
+def artefact_of(source: Source) -> Outputs:
+    """The source as an earlier stage would pass it on."""
+    return {"folder": str(source.folder), "digest": source.digest}
+
+
+def _made(
+    context: ShipContext, place: Callable[[], Place], make: Callable[[Path], Manifest]
+) -> Outputs:
+    """The product that is there, else a new one; two ships of one run make it once."""
+    with locked(_lock(context, place().folder)):
+        found = place()
+        if found.manifest is not None:
+            context.say(tr("taken over: {path}", path=found.folder))
+            return {**artefact(found.folder, found.manifest), "mine": False}
+        return {**artefact(found.folder, make(found.folder)), "mine": True}
+
+
+def _lock(context: ShipContext, folder: Path) -> Path:
+    return context.home.root / "ship" / "locks" / folder.name
+
+
+def unquantised(context: ShipContext, results: Results) -> Outputs:
+    """The GGUF to quantise: converted, or the source itself."""
+    return results["convert"] if "convert" in results else artefact_of(context.source)
+
+
+def quantise(context: ShipContext, results: Results) -> Outputs:
+    """One quant for each type; those already there are taken over."""
+    from slipway.export import quantize
+
+    gguf = unquantised(context, results)
+    folder, version = Path(gguf["folder"]), results["toolchain"]["version"]
+
+    def places() -> dict[str, Place]:
+        return {
+            kind: quant_place(context.home, folder, gguf["digest"], kind, version)
+            for kind in context.types
+        }
+
+    with locked(_lock(context, folder)):
+        found = places()
+        roots: dict[Path, list[str]] = {}
+        for kind, place in found.items():
+            if place.manifest is None:
+                roots.setdefault(place.folder.parent, []).append(kind)
+            else:
+                context.say(tr("taken over: {path}", path=place.folder))
+        for root, kinds in roots.items():
+            quantize(folder, kinds, root, home=context.home, events=context.events)
+    outputs = {}
+    for kind, place in found.items():
+        manifest = place.manifest or read_manifest(place.folder, kind="quant")
+        outputs[kind] = {
+            **artefact(place.folder, manifest),
+            "mine": place.manifest is None,
+            "metrics": manifest.metrics,
+            "fallbacks": manifest.notes.get("fallback_tensors", 0),
+            "tensors": manifest.notes.get("tensors", 0),
+        }
+    return outputs
+
+
+def create(context: ShipContext, results: Results) -> Outputs:
+    """The names in the store, each with what it was made from."""
+    from slipway.ship.names import require_free
+    from slipway.store import create_model
+
+    require_free(context)  # again: hours may have passed
+    names: dict[str, Any] = {}
+    # the plain name last: whoever pulls it meanwhile gets the old model or the new one
+    for name, kind in reversed(context.names.items()):
+        quant = results["quantise"][kind]
+        text = modelfile_text(
+            Path(quant["folder"]), context.system.text, context.options.parameters
+        )
+        lineage = {
+            "ship": {
+                "source": {"kind": context.source.kind, "digest": context.source.digest},
+                "name": context.source.name,
+                "type": kind,
+                "identity": context.identity(kind),
+            }
+        }
+        manifest = create_model(name, text, home=context.home, lineage=lineage)
+        names[name] = {"type": kind, "manifest": manifest.digest, "size_bytes": manifest.size}
+    return {"names": {name: names[name] for name in context.names}, "system": context.system.text}
