@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slipway.export.convert import convert_to_gguf
+    from slipway.export.convert.adapter import convert_adapter
     from slipway.export.evaluation import EvalPlan, EvalResult, evaluate_models
     from slipway.export.merge import merge_run
     from slipway.export.proof import ProofResult, prove_tokenizer
@@ -20,6 +21,7 @@ _MODULES = {
     "EvalPlan": "evaluation",
     "EvalResult": "evaluation",
     "ProofResult": "proof",
+    "convert_adapter": "convert.adapter",
     "convert_to_gguf": "convert",
     "evaluate_models": "evaluation",
     "merge_run": "merge",
@@ -31,6 +33,7 @@ __all__ = [
     "EvalPlan",
     "EvalResult",
     "ProofResult",
+    "convert_adapter",
     "convert_to_gguf",
     "evaluate_models",
     "merge_run",

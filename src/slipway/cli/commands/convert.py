@@ -1,4 +1,4 @@
-"""`slipway convert`: model folder to GGUF."""
+"""`slipway convert`: model folder to GGUF, adapter to GGUF adapter."""
 
 from __future__ import annotations
 
@@ -11,46 +11,202 @@ from slipway.core.i18n import tr
 
 if TYPE_CHECKING:
     from slipway.core.i18n import Text
+    from slipway.core.manifest import Manifest
+    from slipway.core.paths import Home
 
 
-@click.command(help=str(tr("Convert a model folder to GGUF, with template proof.")))
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--outtype", default="bf16", show_default=True, help="bf16, f16, f32, q8_0")
+@click.command(
+    help=str(
+        tr(
+            "Convert a model folder to GGUF, with template proof; or, with --adapter, the adapter "
+            "of a run or PEFT folder to a GGUF adapter that is loaded beside its base."
+        )
+    )
+)
+@click.argument("source", type=click.Path(path_type=Path), metavar="MODEL|RUN|ADAPTER")
+@click.option(
+    "--outtype",
+    metavar="TYPE",
+    help=str(tr("bf16 (default), f16, f32, q8_0; of an adapter: f32 (default), f16, bf16.")),
+)
+@click.option(
+    "--adapter",
+    "as_adapter",
+    is_flag=True,
+    help=str(tr("Convert the run's adapter alone. Adapter folders need no flag.")),
+)
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    help=str(tr("Folder or name of the adapter's base. A run knows its own.")),
+)
+@click.option(
+    "--proof",
+    metavar="auto|logits|weights",
+    help=str(
+        tr(
+            "How an adapter is proved: `logits` loads it in llama.cpp beside a GGUF of its base, "
+            "`weights` measures the file; `auto` (default) does the first where it is quick."
+        )
+    ),
+)
+@click.option(
+    "--base-gguf",
+    type=click.Path(path_type=Path),
+    help=str(tr("GGUF of the base for that proof. Default: that of the home, or a passing one.")),
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help=str(tr("Folder of the result."))
 )
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
-def convert(model: Path, outtype: str, output: Path | None, as_json: bool) -> None:
-    from dataclasses import asdict
+def convert(
+    source: Path,
+    outtype: str | None,
+    as_adapter: bool,
+    output: Path | None,
+    as_json: bool,
+    **more: Any,
+) -> None:
+    from slipway.core.paths import Home
 
-    from slipway.cli.output import LiveLine, note, print_json, size
+    home = Home.current()
+    folder = resolve(source, home, home.runs)
+    if as_adapter or _is_adapter(folder):
+        target, manifest = _convert_adapter(folder, output, outtype, home, more)
+        _print(target, manifest, _tell_adapter, as_json=as_json)
+        return
+    _refuse_run(folder)
+    _refuse_options(more)
+    target, manifest = _convert_model(folder, output, outtype or "bf16", home)
+    _print(target, manifest, _tell_model, as_json=as_json)
+
+
+def _is_adapter(folder: Path) -> bool:
+    """Whether it can be nothing else: a run could be meant merged, too."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def _refuse_run(folder: Path) -> None:
+    from slipway.core.errors import SlipwayError, UsageError
+    from slipway.core.manifest import read_manifest
+
+    try:
+        manifest = read_manifest(folder, kind="run")
+    except SlipwayError:
+        return
+    if manifest.notes.get("artefact") == "model":
+        hint = tr("make a model folder of it first: `slipway merge {run}`", run=folder)
+    else:
+        hint = tr(
+            "for one whole GGUF: `slipway merge {run}`, and convert that; "
+            "for the adapter alone: `slipway convert {run} --adapter`",
+            run=folder,
+        )
+    raise UsageError("convert.run", tr("{run} is a run, not a model", run=folder), hint)
+
+
+def _refuse_options(options: dict[str, Any]) -> None:
+    from slipway.core.errors import UsageError
+
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(
+                "convert.adapter_option",
+                tr("`--{option}` is for adapters", option=name.replace("_", "-")),
+                tr("leave it out, or give a run and `--adapter`"),
+            )
+
+
+def _convert_model(
+    folder: Path, output: Path | None, outtype: str, home: Home
+) -> tuple[Path, Manifest]:
+    from slipway.cli.output import LiveLine, note
     from slipway.core.events import EventLog
     from slipway.core.manifest import require_replaceable
-    from slipway.core.paths import Home
     from slipway.export import convert_to_gguf
 
+    warnings: list[Text] = []
     line = LiveLine()
+    target = output or home.artefacts / f"{folder.resolve().name}-{outtype}"
+    require_replaceable(target, "gguf")
+    manifest = convert_to_gguf(
+        folder,
+        target,
+        outtype=outtype,
+        home=home,
+        events=EventLog(None, _shown_on(line)),
+        say=warnings.append,
+    )
+    line.done()
+    for warning in warnings:
+        note(warning)
+    return target, manifest
 
+
+def _convert_adapter(
+    folder: Path, output: Path | None, outtype: str | None, home: Home, more: dict[str, Any]
+) -> tuple[Path, Manifest]:
+    from slipway.cli.output import LiveLine, note
+    from slipway.core.events import EventLog
+    from slipway.export import convert_adapter
+
+    if _is_adapter(folder):
+        note(
+            tr(
+                "{path} is an adapter: converted alone, to be loaded beside its base; "
+                "one whole model is made by `slipway merge`",
+                path=folder,
+            )
+        )
+    base: Path | None = more["base"]
+    if base is not None:
+        base = next((p for p in (base, home.bases / base) if p.exists()), base)
+    gguf: Path | None = more["base_gguf"]
+    if gguf is not None and not gguf.exists():
+        gguf = resolve(gguf, home)
+    whole = folder.resolve()
+    name = whole.parent.name if whole.name == "adapter" else whole.name
+    target = output or home.artefacts / f"{name}-adapter"
+    line = LiveLine()
+    manifest = convert_adapter(
+        folder,
+        target,
+        base=base,
+        outtype=outtype or "f32",
+        proof=more["proof"] or "auto",
+        base_gguf=gguf,
+        home=home,
+        events=EventLog(None, _shown_on(line)),
+    )
+    line.done()
+    return target, manifest
+
+
+def _shown_on(line: Any) -> Any:
     def show(event: dict[str, Any]) -> None:
         if event["type"] == "progress":
             done = event["fraction"]
             stage = tr("converting") if event["stage"] == "convert" else tr("proving")
             line.show(f"{stage} {done:4.0%}" if done is not None else stage)
 
-    warnings: list[Text] = []
-    home = Home.current()
-    folder = resolve(model, home)
-    target = output or home.artefacts / f"{folder.resolve().name}-{outtype}"
-    require_replaceable(target, "gguf")
-    manifest = convert_to_gguf(
-        folder, target, outtype=outtype, home=home, events=EventLog(None, show), say=warnings.append
-    )
-    line.done()
-    for warning in warnings:
-        note(warning)
+    return show
+
+
+def _print(target: Path, manifest: Manifest, tell: Any, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from slipway.cli.output import print_json, size
+
     if as_json:
         print_json({"folder": str(target), **asdict(manifest)})
         return
+    tell(target, manifest)
+    print(f"{target}\t{size(manifest.metrics['size_bytes'])}")
+
+
+def _tell_model(target: Path, manifest: Manifest) -> None:
+    from slipway.cli.output import note
+
     proof = manifest.notes["proof"]
     note(
         tr(
@@ -61,12 +217,52 @@ def convert(model: Path, outtype: str, output: Path | None, as_json: bool) -> No
     )
     for difference in proof["rare_differences"]:
         note(tr("known difference on rare characters: {what}", what=difference))
-    print(f"{target}\t{size(manifest.metrics['size_bytes'])}")
 
 
-def resolve(name: Path, home: Any) -> Path:
-    """A folder given by path, or by its name below SLIPWAY_HOME."""
-    for folder in (name, home.artefacts / name, home.bases / name):
+def _tell_adapter(target: Path, manifest: Manifest) -> None:
+    from slipway.cli.output import note
+    from slipway.export.convert.adapter import ADAPTER_NAME
+
+    metrics = manifest.metrics
+    if metrics["rescaled_layers"]:
+        note(
+            tr(
+                "{count} layers were rescaled: llama.cpp knows alpha / rank alone, and these have "
+                "another scale (rsLoRA, patterns)",
+                count=metrics["rescaled_layers"],
+            )
+        )
+    if manifest.notes["proof"] == "logits":
+        note(
+            tr(
+                "in llama.cpp base + adapter give what was trained: mean KL {kl:.1e} (the base "
+                "alone is off by {base:.1e}; the adapter moves it by {effect:.1e})",
+                kl=metrics["kl_mean"],
+                base=metrics["base_kl_mean"],
+                effect=metrics["adapter_kl_mean"],
+            )
+        )
+    else:
+        note(
+            tr(
+                "the file adds what was trained to each of {layers} layers; it was not tried in "
+                "llama.cpp (that takes a GGUF of the base: `--base-gguf FILE`)",
+                layers=metrics["layers"],
+            )
+        )
+    file = (target / ADAPTER_NAME).resolve()
+    note(
+        tr(
+            "use it beside any GGUF of its base: `ADAPTER {file}` in a Modelfile, or "
+            "`slipway toolchain exec llama-server -- -m BASE.gguf --lora {file}`",
+            file=file,
+        )
+    )
+
+
+def resolve(name: Path, home: Any, *more: Path) -> Path:
+    """A folder given by path, or by its name below SLIPWAY_HOME, there in `more`, too."""
+    for folder in (name, *(place / name for place in (home.artefacts, home.bases, *more))):
         if folder.is_dir():
             return Path(folder)
     from slipway.core.errors import NotFoundError

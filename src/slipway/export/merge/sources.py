@@ -115,7 +115,7 @@ def require_linear(sources: Sequence[Source], adapters: Sequence[Adapter]) -> No
     if len(sources) == 1 and sources[0].weight == 1.0:
         return
     for source, adapter in zip(sources, adapters, strict=True):
-        reason = _not_linear(adapter)
+        reason = not_linear(adapter)
         if reason is not None:
             raise UsageError(
                 "merge.not_linear",
@@ -126,7 +126,8 @@ def require_linear(sources: Sequence[Source], adapters: Sequence[Adapter]) -> No
             )
 
 
-def _not_linear(adapter: Adapter) -> Text | None:
+def not_linear(adapter: Adapter) -> Text | None:
+    """Why an adapter is more than an addition to each of its layers; None if it is not."""
     if adapter.config["peft_type"] == "OFT":
         return tr("OFT turns the base's weights and adds nothing to them")
     if adapter.config.get("use_dora"):
@@ -137,8 +138,13 @@ def _not_linear(adapter: Adapter) -> Text | None:
     return None
 
 
-def find_base(sources: Sequence[Source], given: Path | None) -> tuple[Path, str]:
+def find_base(
+    sources: Sequence[Source], given: Path | None, *, command: str = "merge"
+) -> tuple[Path, str]:
     """The base's folder and digest; refused where a run was trained on another.
+
+    Args:
+        command: of `slipway`, for what to type when no base was given.
 
     Raises:
         UsageError: no base was given, and no run says which it is.
@@ -149,7 +155,7 @@ def find_base(sources: Sequence[Source], given: Path | None) -> tuple[Path, str]
 
     runs = [source for source in sources if source.run is not None]
     if given is None and not runs:
-        raise _base_needed(sources[0])
+        raise _base_needed(sources[0], command)
     base = given if given is not None else _recorded_base(runs[0])
     if not (base / "config.json").is_file():
         raise NotFoundError(
@@ -170,7 +176,7 @@ def find_base(sources: Sequence[Source], given: Path | None) -> tuple[Path, str]
     return base, digest
 
 
-def _base_needed(source: Source) -> UsageError:
+def _base_needed(source: Source, command: str) -> UsageError:
     named = peft_base(source.folder)
     return UsageError(
         "merge.base_needed",
@@ -181,7 +187,7 @@ def _base_needed(source: Source) -> UsageError:
             path=source.path,
             base=named,
         ),
-        tr("`slipway merge {path} --base FOLDER`", path=source.path),
+        tr("`slipway {command} {path} --base FOLDER`", command=command, path=source.path),
     )
 
 
