@@ -46,7 +46,7 @@ def test_a_run_becomes_a_name_whose_every_part_is_proved(run: Path, home: Home) 
     assert model.lineage["artefact"]["config"]["type"]["value"] == "Q4_K_M"
     assert model.lineage["chain"]["ship"]["source"]["digest"] == read_manifest(run).digest
     manifests = [read_manifest(path.parent) for path in home.artefacts.rglob("manifest.json")]
-    assert sorted(m.kind for m in manifests) == ["gguf", "merged", "quant", "quant"]
+    assert sorted(m.kind for m in manifests) == ["evaluation", "gguf", "merged", "quant", "quant"]
     merged = next(m for m in manifests if m.kind == "merged")
     assert merged.metrics["kl_mean"] < 0.01
     assert next(m for m in manifests if m.kind == "gguf").notes["proof"]["template"] is True
@@ -65,7 +65,7 @@ def test_a_second_call_does_nothing_and_another_type_only_that_type(run: Path, h
     more = shipped(types=("Q4_K_M", "Q8_0"))
     assert not more.unchanged
     changed = {path for path in times(home) if times(home)[path] != before.get(path)}
-    assert changed and all("/Q8_0/" in path for path in changed)
+    assert changed and all("/Q8_0/" in path or "-quality-" in path for path in changed)
 
 
 def test_a_failed_ship_goes_on_behind_its_last_whole_stage(
@@ -82,7 +82,7 @@ def test_a_failed_ship_goes_on_behind_its_last_whole_stage(
     with pytest.raises(NotFoundError):
         resolve_model("shop:v1", home=home)
     result = shipped()
-    assert made(result) == ["toolchain", "quantise", "create"]
+    assert made(result) == ["toolchain", "quantise", "measure", "create"]
     assert before.items() <= times(home).items()
 
 
@@ -127,7 +127,7 @@ def test_what_was_made_by_hand_is_taken_over(run: Path, home: Home) -> None:
     quants = home.artefacts / "shop-merged-f32-quants"
     quantize(home.artefacts / "shop-merged-f32", ["Q4_K_M"], quants, home=home)
     before = times(home)
-    result = shipped()
+    result = shipped(measure=False)
     assert times(home) == before
     assert result.levels["Q4_K_M"]["folder"] == str(quants / "Q4_K_M")
 
@@ -136,12 +136,11 @@ def test_a_merged_model_and_a_gguf_are_shipped_with_the_prompt_of_their_run(
     run: Path, home: Home
 ) -> None:
     first = shipped()
-    for number, (stage, stages) in enumerate(
-        (("merge", ["toolchain", "convert", "quantise", "create"]), ("convert", None))
-    ):
+    for number, (stage, stages) in enumerate((("merge", ["convert"]), ("convert", []))):
         name = f"again:v{number}"
         result = shipped(first.artefacts[stage], name)
-        assert [s["name"] for s in result.stages] == (stages or ["toolchain", "quantise", "create"])
+        done = [stage["name"] for stage in result.stages]
+        assert done == ["toolchain", *stages, "quantise", "measure", "create"]
         assert resolve_model(name, home=home).system == SYSTEM
     by_name = shipped(Path(first.artefacts["convert"]).name, "again:v2", system="")
     assert by_name.system == ""
@@ -151,11 +150,11 @@ def test_clean_removes_only_what_this_ship_made_and_the_name_stands(
     run: Path, home: Home, tmp_path: Path
 ) -> None:
     merge_run(run, home.artefacts / "shop-merged")
-    result = shipped(clean=True)
+    result = shipped(clean=True, measure=False)
     assert [Path(folder).name for folder in result.cleaned] == ["shop-merged-f32", "Q4_K_M"]
     assert [path.name for path in home.artefacts.iterdir()] == ["shop-merged"]
     assert verify_model("shop:v1", home=home) == []
-    assert shipped().unchanged
+    assert shipped(measure=False).unchanged
 
 
 def test_the_plan_says_what_is_there_and_what_it_takes(run: Path, home: Home) -> None:

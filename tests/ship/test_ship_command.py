@@ -26,7 +26,7 @@ def test_the_command_plans_ships_and_tells_how_to_go_on(
     shown = capsys.readouterr()
     result = json.loads(shown.out)
     assert list(result["names"]) == ["shop:v1", "shop:v1-q4_k_m", "shop:v1-q8_0"]
-    assert "[ 1/5]" in shown.err and "MB will be taken" in shown.err
+    assert "[ 1/6]" in shown.err and "MB will be taken" in shown.err
 
     monkeypatch.setenv("SLIPWAY_LANG", "zh")
     assert main(command) == 0

@@ -111,8 +111,18 @@ def _run_until(
         *("--chunks", str(text.chunks), "-t", str(probe().cores), *more),
     ]
     for _ in range(_TRIES):
-        if match := re.search(wanted, process.run(command)):
+        output = process.run(command)
+        if match := re.search(wanted, output):
             return match
+        if "you need at least" in output:  # and the program ends with success
+            raise ToolError(
+                "eval.text_too_short",
+                tr(
+                    "the text is too short for chunks of {context} tokens: it must fill two",
+                    context=text.context,
+                ),
+                tr("give a longer one with `--text FILE`"),
+            )
     raise ToolError(
         "eval.no_result",
         tr("`{program}` printed no {figure}", program="llama-perplexity", figure="perplexity"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
+from slipway.ship.gate import Gate
 from slipway.store.modelfile import parse_modelfile
 from slipway.store.names import DEFAULT_TAG, ModelName
 
@@ -25,6 +26,9 @@ class ShipOptions:
         system: system prompt; None takes the one of the recipe or, where all rows have the same,
             of the data; empty is none.
         parameters: options for the Modelfile, as (name, value).
+        measure: measure each level against the unquantised model before it gets a name.
+        text: plain text to measure on; None takes the rows of the run.
+        gate: what every level must meet.
         force: replace models of these names that hold something else.
         clean: remove what was made on the way, once the names are there.
     """
@@ -34,6 +38,9 @@ class ShipOptions:
     types: tuple[str, ...] = DEFAULT_TYPES
     system: str | None = None
     parameters: tuple[tuple[str, str], ...] = ()
+    measure: bool = True
+    text: Path | None = None
+    gate: Gate = field(default_factory=Gate)
     force: bool = False
     clean: bool = False
 

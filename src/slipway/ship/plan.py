@@ -21,6 +21,7 @@ TITLES: dict[str, Text] = {
     "merge": tr("merge the adapter into the base, proved by logits"),
     "convert": tr("convert to GGUF; template and tokenizer proved"),
     "quantise": tr("quantise"),
+    "measure": tr("measure each level against the unquantised model"),
     "create": tr("create name:tag in the model store"),
 }
 
@@ -76,7 +77,8 @@ class ShipPlan:
 def stage_names(context: ShipContext) -> list[str]:
     """The stages of this source, in order."""
     first = {"run": ["merge", "convert"], "model": ["convert"], "gguf": []}[context.source.kind]
-    return ["toolchain", *first, "quantise", "create"]
+    measure = ["measure"] if context.measures else []
+    return ["toolchain", *first, "quantise", *measure, "create"]
 
 
 def make_plan(context: ShipContext) -> ShipPlan:

@@ -10,14 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from slipway.core.errors import UsageError
 from slipway.core.events import EventLog
-from slipway.core.files import sha256_json, write_json
+from slipway.core.files import sha256_file, sha256_json, write_json
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.jobs.pipeline import Observer, Pipeline, Stage, StageRecord
 from slipway.ship import stages
 from slipway.ship.artefacts import Results, intact
 from slipway.ship.facts import system_prompt
+from slipway.ship.measure import REFERENCE
 from slipway.ship.names import names_hold, require_free
 from slipway.ship.options import ShipOptions, target_names
 from slipway.ship.plan import TITLES, ShipPlan, make_plan, require_disk, stage_names
@@ -37,6 +39,8 @@ class Shipped:
         names: model name -> type, manifest (digest in the store), size_bytes.
         levels: quant type -> folder, digest, size_bytes, bpw and what was measured.
         system: the system prompt in the Modelfile, or empty.
+        unquantised: what was measured of the GGUF before quantising; empty when nothing was.
+        measured_on: "heldout", "train", or the name of a text.
         artefacts: stage -> folder of what was made on the way.
         stages: name, seconds, and whether it was kept from an earlier call.
         cleaned: folders that were removed on request.
@@ -47,6 +51,8 @@ class Shipped:
     names: dict[str, dict[str, Any]]
     levels: dict[str, dict[str, Any]]
     system: str
+    unquantised: dict[str, Any]
+    measured_on: str
     artefacts: dict[str, str]
     stages: list[dict[str, Any]]
     cleaned: list[str] = field(default_factory=list)
@@ -121,6 +127,7 @@ def ship(
     context = open_ship(options, home=home, say=say, listeners=listeners)
     if (kept := _up_to_date(context)) is not None:
         return kept
+    _require_measurable(context)
     require_free(context)
     if context.system.warning:
         say(context.system.warning)
@@ -141,6 +148,28 @@ def ship(
     return shipped
 
 
+def _require_measurable(context: ShipContext) -> None:
+    """A gate without numbers would let everything pass."""
+    if context.measures:
+        return
+    if not context.options.gate.is_open:
+        raise UsageError(
+            "ship.gate_without_measure",
+            tr(
+                "a gate needs a measurement, and {source} is not measured",
+                source=context.source.name,
+            ),
+            tr("name a text to measure on with `--text FILE`, and leave out `--no-measure`"),
+        )
+    if context.options.measure:
+        context.say(
+            tr(
+                "{source} is not measured: its run is not known; `--text FILE` gives a text",
+                source=context.source.name,
+            )
+        )
+
+
 def _pipeline(context: ShipContext, observer: Observer | None) -> Pipeline:
     def stage(name: str, inputs: Callable[[Results], Any], **more: Any) -> Stage:
         work = partial(getattr(stages, name), context)
@@ -159,10 +188,16 @@ def _pipeline(context: ShipContext, observer: Observer | None) -> Pipeline:
         "quantise": stage(
             "quantise", lambda r: [source(r, "convert"), context.types, r["toolchain"]["version"]]
         ),
+        "measure": stage(
+            "measure",
+            lambda r: [_digests(r), source(r, "convert"), _text_state(context)],
+        ),
         "create": stage(
             "create",
             lambda r: [
-                {kind: made["digest"] for kind, made in r["quantise"].items()},
+                context.options.gate.as_json(),
+                r.get("measure", {}).get("digest"),
+                _digests(r),
                 {name: context.identity(kind) for name, kind in context.names.items()},
             ],
             intact=lambda outputs: names_hold(context.home, outputs["names"]),
@@ -172,9 +207,20 @@ def _pipeline(context: ShipContext, observer: Observer | None) -> Pipeline:
     return Pipeline(context.folder, wanted, events=context.events, observer=observer)
 
 
+def _digests(results: Results) -> dict[str, str]:
+    return {kind: made["digest"] for kind, made in results["quantise"].items()}
+
+
+def _text_state(context: ShipContext) -> Any:
+    text = context.options.text
+    return sha256_file(text) if text is not None and text.is_file() else str(text)
+
+
 def _inputs(context: ShipContext) -> str:
     """What decides whether a second call has anything to do."""
-    return sha256_json({name: context.identity(kind) for name, kind in context.names.items()})
+    names = {name: context.identity(kind) for name, kind in context.names.items()}
+    measured = [context.measures, _text_state(context), context.options.gate.as_json()]
+    return sha256_json([names, measured])
 
 
 def _up_to_date(context: ShipContext) -> Shipped | None:
@@ -191,6 +237,7 @@ def _up_to_date(context: ShipContext) -> Shipped | None:
 
 def _shipped(context: ShipContext, records: list[StageRecord]) -> Shipped:
     outputs = {record.name: record.outputs for record in records}
+    measured = outputs.get("measure", {}).get("levels", {})
     levels = {
         kind: {
             "folder": made["folder"],
@@ -199,17 +246,20 @@ def _shipped(context: ShipContext, records: list[StageRecord]) -> Shipped:
             "bpw": made["metrics"].get("bpw"),
             "fallback_tensors": made["fallbacks"],
             "tensors": made["tensors"],
+            **measured.get(kind, {}),
         }
         for kind, made in outputs["quantise"].items()
     }
     artefacts: dict[str, str] = {
-        n: outputs[n]["folder"] for n in ("merge", "convert") if n in outputs
+        n: outputs[n]["folder"] for n in ("merge", "convert", "measure") if n in outputs
     }
     return Shipped(
         name=next(iter(context.names)),
         names=outputs["create"]["names"],
         levels=levels,
         system=outputs["create"]["system"],
+        unquantised=measured.get(REFERENCE, {}),
+        measured_on=outputs.get("measure", {}).get("text", ""),
         artefacts=artefacts,
         stages=[{"name": r.name, "seconds": r.seconds, "cached": r.cached} for r in records],
     )

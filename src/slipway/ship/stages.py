@@ -50,6 +50,13 @@ class ShipContext:
         """Model name -> quant type."""
         return target_names(self.options.name, self.types)
 
+    @property
+    def measures(self) -> bool:
+        """Whether levels are measured: there must be something to measure them on."""
+        return self.options.measure and (
+            self.options.text is not None or self.source.run is not None
+        )
+
     def identity(self, kind: str) -> str:
         """What decides whether a model of the store is the one that would be made."""
         parameters = [list(pair) for pair in self.options.parameters]
@@ -162,11 +169,25 @@ def quantise(context: ShipContext, results: Results) -> Outputs:
     return outputs
 
 
+def measure(context: ShipContext, results: Results) -> Outputs:
+    """What each level lost; see `slipway.ship.measure`."""
+    from slipway.ship.measure import measure as measure_levels
+
+    return measure_levels(context, results)
+
+
 def create(context: ShipContext, results: Results) -> Outputs:
-    """The names in the store, each with what it was made from."""
+    """The names in the store, each with what it was made from and how it was measured.
+
+    Raises:
+        ProofError: a level does not pass the gate.
+        ConflictError: a name was taken meanwhile.
+    """
     from slipway.ship.names import require_free
     from slipway.store import create_model
 
+    levels = results.get("measure", {}).get("levels", {})
+    context.options.gate.require({kind: levels[kind] for kind in context.types if levels})
     require_free(context)  # again: hours may have passed
     names: dict[str, Any] = {}
     # the plain name last: whoever pulls it meanwhile gets the old model or the new one
@@ -181,6 +202,7 @@ def create(context: ShipContext, results: Results) -> Outputs:
                 "name": context.source.name,
                 "type": kind,
                 "identity": context.identity(kind),
+                "measured": levels.get(kind, {}),
             }
         }
         manifest = create_model(name, text, home=context.home, lineage=lineage)

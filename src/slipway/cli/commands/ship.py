@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,7 @@ from slipway.cli import output
 from slipway.core.i18n import Text, tr
 
 if TYPE_CHECKING:
-    from slipway.ship import Shipped, ShipPlan
+    from slipway.ship import ShipOptions, Shipped, ShipPlan
 
 
 @click.command(
@@ -56,6 +57,22 @@ if TYPE_CHECKING:
     metavar="NAME=VALUE",
     help=str(tr("Option for the Modelfile, such as `temperature=0.2` (repeatable).")),
 )
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path),
+    help=str(tr("Plain text to measure on; default: the run's held-out rows.")),
+)
+@click.option("--no-measure", is_flag=True, help=str(tr("Do not measure the levels.")))
+@click.option(
+    "--max-kld",
+    type=click.FloatRange(0),
+    help=str(tr("Gate: largest mean KL divergence from the unquantised model, nats.")),
+)
+@click.option(
+    "--min-top1",
+    type=click.FloatRange(0, 1),
+    help=str(tr("Gate: least share (0 to 1) of tokens with the same first choice.")),
+)
 @click.option("--force", is_flag=True, help=str(tr("Replace models of these names.")))
 @click.option(
     "--clean", is_flag=True, help=str(tr("Afterwards remove what was made on the way, and say so."))
@@ -93,13 +110,24 @@ def ship(dry_run: bool, as_json: bool, **chosen: Any) -> None:
     _show(shipped)
 
 
-def _options(*, types: tuple[str, ...], parameters: tuple[str, ...], **same: Any) -> Any:
+def _options(
+    *,
+    types: tuple[str, ...],
+    parameters: tuple[str, ...],
+    no_measure: bool,
+    max_kld: float | None,
+    min_top1: float | None,
+    **same: Any,
+) -> ShipOptions:
     from slipway.ship import ShipOptions
+    from slipway.ship.gate import Gate
     from slipway.ship.options import DEFAULT_TYPES, parse_parameter
 
     return ShipOptions(
         types=tuple(kind for text in types for kind in text.split(",")) or DEFAULT_TYPES,
         parameters=tuple(parse_parameter(text) for text in parameters),
+        measure=not no_measure,
+        gate=Gate(max_kld, min_top1),
         **same,
     )
 
@@ -172,18 +200,26 @@ def _show(shipped: Shipped) -> None:
 
 
 def _table(shipped: Shipped) -> tuple[list[Text | str], list[list[object]]]:
-    """A row for each level, with the names that serve it."""
+    """A row for each level, with the names that serve it and what was measured."""
     names: dict[str, list[str]] = {}
     for name, made in shipped.names.items():
         names.setdefault(made["type"], []).append(name)
-    columns: list[Text | str] = [tr("type"), tr("size"), tr("bits/weight"), tr("names")]
-    rows: list[list[object]] = [
-        [
-            kind,
-            output.size(level["size_bytes"]),
-            "-" if level["bpw"] is None else format(level["bpw"], ".2f"),
-            ", ".join(names.get(kind, [])),
-        ]
-        for kind, level in shipped.levels.items()
-    ]
-    return columns, rows
+    columns: list[Text | str] = [tr("type"), tr("size"), tr("bits/weight")]
+    measured = bool(shipped.unquantised)
+    columns += ["PPL", "KLD", tr("top-1")] if measured else []
+    rows: list[list[object]] = []
+    if measured:
+        ppl = _cell(shipped.unquantised, "ppl", ".2f")
+        rows.append([tr("unquantised"), "-", "-", ppl, "-", "-", "-"])
+    for kind, level in shipped.levels.items():
+        row: list[object] = [kind, output.size(level["size_bytes"]), _cell(level, "bpw", ".2f")]
+        if measured:
+            forms = {"ppl": ".2f", "kld_mean": ".5f", "top1": ".1%"}
+            row += [_cell(level, key, form) for key, form in forms.items()]
+        rows.append([*row, ", ".join(names.get(kind, []))])
+    return [*columns, tr("names")], rows
+
+
+def _cell(level: dict[str, Any], key: str, form: str) -> str:
+    value = level.get(key)
+    return "-" if value is None else format(value, form)
