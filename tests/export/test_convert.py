@@ -131,7 +131,7 @@ def test_full_disk_is_seen_before_the_work(
     model: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(tmp_path, monkeypatch, "raise SystemExit('must not run')")
-    monkeypatch.setattr(convert_module, "_weight_bytes", lambda folder, outtype: 2**62)
+    monkeypatch.setattr(convert_module, "gguf_size", lambda folder, outtype: 2**62)
     with pytest.raises(ResourceError) as caught:
         convert_to_gguf(model, tmp_path / "out", home=home)
     assert caught.value.code == "disk.full"

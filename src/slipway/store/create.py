@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def _from(parsed: Modelfile, base: Path, store: ManifestStore) -> _Parts:
 
 def _from_folder(folder: Path, blobs: BlobStore, where: str) -> _Parts:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".gguf" and p.is_file())
-    if len(files) > 1:
+    if len(files) > 1 and not re.search(r"-00001-of-\d{5}\.gguf$", files[0].name):
         raise InputError(
             "modelfile.from_ambiguous",
             tr(
@@ -141,6 +142,15 @@ def _from_folder(folder: Path, blobs: BlobStore, where: str) -> _Parts:
 
 def _from_file(path: Path, blobs: BlobStore) -> _Parts:
     header = read_gguf(path)
+    if (parts := int(header.values.get("split.count") or 0)) > 1:
+        raise InputError(
+            "modelfile.from_split",
+            tr("{path} is one of {count} parts of a model", path=path, count=parts),
+            tr(
+                "join them first: `slipway toolchain exec llama-gguf-split -- --merge FIRST.gguf "
+                "WHOLE.gguf`"
+            ),
+        )
     artefact = _manifest_beside(path)
     ours = artefact is not None and path.name in {entry.path for entry in artefact.files}
     blob = blobs.put_file(path, link=ours)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from slipway.core.i18n import Text
     from slipway.core.manifest import Manifest
     from slipway.core.paths import Home
+    from slipway.export.convert import Split
 
 
 @click.command(
@@ -27,7 +28,23 @@ if TYPE_CHECKING:
 @click.option(
     "--outtype",
     metavar="TYPE",
-    help=str(tr("bf16 (default), f16, f32, q8_0; of an adapter: f32 (default), f16, bf16.")),
+    help=str(
+        tr(
+            "auto (default: the weights' own), bf16, f16, f32, q8_0; of an adapter: f32 "
+            "(default), f16, bf16."
+        )
+    ),
+)
+@click.option(
+    "--split-max-size",
+    metavar="N[K|M|G]",
+    help=str(tr("Write a set of files with so many bytes of tensors each.")),
+)
+@click.option(
+    "--split-max-tensors",
+    type=int,
+    metavar="N",
+    help=str(tr("Write a set of files with so many tensors each.")),
 )
 @click.option(
     "--adapter",
@@ -62,12 +79,15 @@ if TYPE_CHECKING:
 def convert(
     source: Path,
     outtype: str | None,
+    split_max_size: str | None,
+    split_max_tensors: int | None,
     as_adapter: bool,
     output: Path | None,
     as_json: bool,
     **more: Any,
 ) -> None:
     from slipway.core.paths import Home
+    from slipway.export.convert import Split
 
     home = Home.current()
     folder = resolve(source, home, home.runs)
@@ -77,7 +97,8 @@ def convert(
         return
     _refuse_run(folder)
     _refuse_options(more)
-    target, manifest = _convert_model(folder, output, outtype or "bf16", home)
+    split = Split(split_max_size, split_max_tensors)
+    target, manifest = _convert_model(folder, output, outtype or "auto", split, home)
     _print(target, manifest, _tell_model, as_json=as_json)
 
 
@@ -118,21 +139,27 @@ def _refuse_options(options: dict[str, Any]) -> None:
 
 
 def _convert_model(
-    folder: Path, output: Path | None, outtype: str, home: Home
+    folder: Path, output: Path | None, outtype: str, split: Split, home: Home
 ) -> tuple[Path, Manifest]:
     from slipway.cli.output import LiveLine, note
     from slipway.core.events import EventLog
     from slipway.core.manifest import require_replaceable
     from slipway.export import convert_to_gguf
+    from slipway.export.convert import native_outtype
+    from slipway.export.hf import require_whole
 
     warnings: list[Text] = []
     line = LiveLine()
-    target = output or home.artefacts / f"{folder.resolve().name}-{outtype}"
-    require_replaceable(target, "gguf")
+    if output is None:
+        require_whole(folder)
+        named = native_outtype(folder) if outtype == "auto" else outtype
+        output = home.artefacts / f"{folder.resolve().name}-{named}"
+    require_replaceable(output, "gguf")
     manifest = convert_to_gguf(
         folder,
-        target,
+        output,
         outtype=outtype,
+        split=split,
         home=home,
         events=EventLog(None, _shown_on(line)),
         say=warnings.append,
@@ -140,7 +167,7 @@ def _convert_model(
     line.done()
     for warning in warnings:
         note(warning)
-    return target, manifest
+    return output, manifest
 
 
 def _convert_adapter(
@@ -207,6 +234,13 @@ def _print(target: Path, manifest: Manifest, tell: Any, *, as_json: bool) -> Non
 def _tell_model(target: Path, manifest: Manifest) -> None:
     from slipway.cli.output import note
 
+    outtype = manifest.config["outtype"]
+    if outtype.origin == "measured":
+        note(tr("number format {outtype}: it keeps the weights as they are", outtype=outtype.value))
+        if outtype.value == "f32":
+            note(tr("for half the size, rounded: `--outtype bf16` or `--outtype f16`"))
+    if (count := manifest.metrics["files"]) > 1:
+        note(tr("{count} files; give the first, or the folder, to what reads them", count=count))
     proof = manifest.notes["proof"]
     note(
         tr(

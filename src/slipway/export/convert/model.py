@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from slipway.core.errors import UsageError, nearest
 from slipway.core.events import EventLog
 from slipway.core.files import new_folder
-from slipway.core.i18n import Text, tr
+from slipway.core.i18n import Text
 from slipway.core.manifest import Manifest, Setting, package_versions, write_manifest
 from slipway.core.paths import Home
+from slipway.export.convert.formats import gguf_size, native_outtype
+from slipway.export.convert.options import Split, check_outtype
+from slipway.export.convert.scan import require_f16_range, scan_weights
 from slipway.export.convert.space import require_space
 from slipway.export.convert.tool import run_converter
 from slipway.export.handover import require_convertible
@@ -20,7 +23,6 @@ from slipway.export.hf import parent_of, require_whole
 from slipway.export.proof import prove_tokenizer
 from slipway.export.toolchain import Toolchain, require_toolchain
 
-OutType = Literal["bf16", "f16", "f32", "q8_0"]
 GGUF_NAME = "model.gguf"
 
 
@@ -29,6 +31,7 @@ def convert_to_gguf(
     out_dir: Path,
     *,
     outtype: str = "bf16",
+    split: Split | None = None,
     home: Home,
     events: EventLog | None = None,
     say: Callable[[Text], None] = lambda text: None,
@@ -40,98 +43,97 @@ def convert_to_gguf(
 
     Args:
         model_dir: merged or base model: config.json, *.safetensors, tokenizer, chat template.
-        outtype: number format of the weights: "bf16", "f16", "f32" or "q8_0".
+        outtype: number format of the matrices: "bf16", "f16", "f32", "q8_0", or "auto" for the
+            one that they have (see `convert.formats.native_outtype`).
+        split: write a set of files `model-00001-of-0000N.gguf` instead of one.
         events: receives "progress" events with `stage` ("convert", "prove") and `fraction`.
         say: is told the folder's faults that do not hinder the conversion; they are kept in the
             manifest's notes, too.
 
     Raises:
-        UsageError: unknown `outtype`.
+        UsageError: unknown `outtype`, or a `split` that the converter would not take.
         NotFoundError, InputError: the folder is no model, a weight file is cut short, or the
             converter would make another model of it (see `export.handover`).
         ResourceError: no toolchain, or too little disk.
         ToolError: the converter does not know the architecture, or failed.
-        ProofError: the folder has two chat templates, or the result would tokenize or render
-            otherwise.
+        ProofError: the folder has two chat templates, a weight is not finite or too large for
+            `outtype`, or the result would tokenize or render otherwise.
     """
-    _check_outtype(outtype)
+    check_outtype(outtype)
+    arguments = (split or Split()).arguments()
     require_whole(model_dir)
     warnings = [fault.message for fault in require_convertible(model_dir)]
     for warning in warnings:
         say(warning)
-    return _convert(
-        model_dir, out_dir, outtype, require_toolchain(home), events or EventLog(None), warnings
-    )
+    chosen = native_outtype(model_dir) if outtype == "auto" else outtype
+    setting = Setting(chosen, "measured" if outtype == "auto" else "flag")
+    job = _Job(model_dir, setting, arguments, require_toolchain(home), events or EventLog(None))
+    require_space(out_dir, gguf_size(model_dir, chosen))
+    scan = scan_weights(model_dir)
+    if chosen == "f16":
+        require_f16_range(model_dir, scan)
+    return _convert(job, out_dir, warnings)
 
 
-def _convert(
-    model_dir: Path,
-    out_dir: Path,
-    outtype: str,
-    toolchain: Toolchain,
-    log: EventLog,
-    warnings: Sequence[Text],
-) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class _Job:
+    model_dir: Path
+    outtype: Setting
+    split: list[str]
+    toolchain: Toolchain
+    log: EventLog
+
+
+def _convert(job: _Job, out_dir: Path, warnings: Sequence[Text]) -> Manifest:
     started = time.monotonic()
     with new_folder(out_dir) as folder:
         target = folder / GGUF_NAME
-        require_space(out_dir, _weight_bytes(model_dir, outtype))
-        log.emit("progress", stage="convert", fraction=0.0)
+        job.log.emit("progress", stage="convert", fraction=0.0)
+        options = ["--outfile", target, "--outtype", job.outtype.value, *job.split]
         run_converter(
-            toolchain,
-            toolchain.converter,
-            [model_dir.resolve(), "--outfile", target, "--outtype", outtype],
-            source=model_dir,
+            job.toolchain,
+            job.toolchain.converter,
+            [job.model_dir.resolve(), *options],
+            source=job.model_dir,
             target=target,
-            log=log,
+            log=job.log,
         )
         converted_s = time.monotonic() - started
-        log.emit("progress", stage="prove", fraction=None)
-        proof = prove_tokenizer(target, model_dir, toolchain=toolchain)
+        job.log.emit("progress", stage="prove", fraction=None)
+        files = gguf_files(folder)
+        proof = prove_tokenizer(files[0], job.model_dir, toolchain=job.toolchain)
         notes: dict[str, Any] = {"proof": proof.as_json()}
         if warnings:
             notes["warnings"] = [one.en for one in warnings]
         metrics = {
-            "size_bytes": target.stat().st_size,
+            "size_bytes": sum(path.stat().st_size for path in files),
+            "files": len(files),
             "seconds": round(time.monotonic() - started, 2),
             "convert_s": round(converted_s, 2),
             "proof_s": proof.seconds,
         }
-        return _write_manifest(folder, model_dir, outtype, toolchain, metrics, notes)
+        return _write_manifest(folder, job, metrics, notes)
 
 
 def _write_manifest(
-    folder: Path,
-    model_dir: Path,
-    outtype: str,
-    toolchain: Toolchain,
-    metrics: dict[str, Any],
-    notes: dict[str, Any],
+    folder: Path, job: _Job, metrics: dict[str, Any], notes: dict[str, Any]
 ) -> Manifest:
+    config = {"outtype": job.outtype}
+    if job.split:
+        config[job.split[0].removeprefix("--")] = Setting(job.split[1], "flag")
     return write_manifest(
         folder,
         "gguf",
-        f"{model_dir.resolve().name}-{outtype}",
-        parents=parent_of(model_dir),
-        config={"outtype": Setting(outtype, "flag")},
-        versions={**package_versions("transformers", "torch"), "llama.cpp": toolchain.version},
+        f"{job.model_dir.resolve().name}-{job.outtype.value}",
+        parents=parent_of(job.model_dir),
+        config=config,
+        versions={**package_versions("transformers", "torch"), "llama.cpp": job.toolchain.version},
         metrics=metrics,
         notes=notes,
     )
 
 
-def _check_outtype(outtype: str) -> None:
-    known = get_args(OutType)
-    if outtype not in known:
-        close = nearest(outtype.lower(), known)
-        raise UsageError(
-            "convert.unknown_type",
-            tr("unknown GGUF type `{name}`", name=outtype),
-            tr("use one of {names}", names=", ".join(close or known)),
-        )
-
-
-def _weight_bytes(model_dir: Path, outtype: str) -> int:
-    """About how large the GGUF will be, taking the folder's weights as 16 bits each."""
-    size = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
-    return size * {"f32": 2, "q8_0": 1}.get(outtype, 1) + 16_000_000
+def gguf_files(folder: Path) -> list[Path]:
+    """The GGUF that the converter wrote into a folder: one file, or a set's parts in order."""
+    whole = folder / GGUF_NAME
+    return [whole] if whole.is_file() else sorted(folder.glob("*-of-*.gguf"))
