@@ -8,7 +8,6 @@ probabilities are those of base + adapter in `transformers`, and not the base's.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +25,12 @@ from slipway.export.convert.tool import run_converter
 from slipway.export.merge.probes import probes
 from slipway.export.merge.sources import Source
 from slipway.export.merge.streamed import Beside, CannotStreamError, streamed_logits
-from slipway.export.server import Server, served
+from slipway.export.next_tokens import divergence, next_tokens, places_of
+from slipway.export.server import served
 from slipway.export.toolchain import Toolchain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from torch import Tensor
 
     from slipway.training.lora import Adapter
 
@@ -43,8 +41,6 @@ _LEAST_PART = 0.05
 _ROUNDING = {"F32": 1e-4, "F16": 2e-3, "BF16": 1e-2}
 _QUICK_BYTES = 2_000_000_000
 _PROBE_TOKENS = 192
-_EVERY = 6  # of a probe's positions, which each cost a request
-_TOP = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,16 +179,17 @@ def prove_logits(
     texts = probes(base, run_dir, _PROBE_TOKENS)
     beside = Beside.of([source], [adapter])
     plain, wanted = streamed_logits(base, texts), streamed_logits(base, texts, beside)
-    places = _places(texts)
+    places = places_of(texts)
     with _linked(gguf) as link:
         arguments = ["-c", "1024", "-np", "1", "--no-warmup", "--lora", str(link)]
         with served(toolchain, base_gguf, arguments) as server:
-            off = _next_tokens(server, texts, 0.0)
-            on = _next_tokens(server, texts, 1.0)
-    rows = [at for at, _, _ in places]
-    kl = _divergence(wanted[rows], on)
-    base_kl = _divergence(plain[rows], off)
-    effect = float(_kl(wanted[rows].log_softmax(-1), plain[rows].log_softmax(-1)).mean())
+            off = next_tokens(server, texts, lora_scale=0.0)
+            on = next_tokens(server, texts, lora_scale=1.0)
+    rows = [place.row for place in places]
+    kl = divergence(wanted[rows], on)
+    base_kl = divergence(plain[rows], off)
+    logs, other = wanted[rows].log_softmax(-1), plain[rows].log_softmax(-1)
+    effect = float((logs.exp() * (logs - other)).sum(-1).mean())
     if not kl <= min(tolerance, _LEAST_PART * effect) + 3 * base_kl:
         raise _differs(
             tr(
@@ -209,64 +206,6 @@ def prove_logits(
         "adapter_kl_mean": effect,
         "positions": len(places),
     }
-
-
-def _places(texts: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
-    """(row among all positions, text, length of the prompt) of what is compared."""
-    found, row = [], 0
-    for number, ids in enumerate(texts):
-        found += [
-            (row + at, number, at + 1)
-            for at in range(len(ids))
-            if at % _EVERY == _EVERY - 1 or at == len(ids) - 1
-        ]
-        row += len(ids)
-    return found
-
-
-def _next_tokens(
-    server: Server, texts: Sequence[Sequence[int]], scale: float
-) -> list[dict[int, float]]:
-    """Log-probabilities of the likeliest next tokens at each place."""
-    # half a character or an end of text would be answered without probabilities; these are
-    # taken before the bias
-    letter = server.post("/tokenize", {"content": "a", "add_special": False})["tokens"][-1]
-    found = []
-    before = -1
-    for _, number, length in _places(texts):
-        body = {
-            "prompt": list(texts[number][:length]),
-            "n_predict": 1,
-            "n_probs": _TOP,
-            "temperature": 0.0,
-            # the server keeps what it computed with another scale, too
-            "cache_prompt": number == before,
-            "logit_bias": [[letter, 1000.0]],
-            "lora": [{"id": 0, "scale": scale}],
-        }
-        before = number
-        answer = server.post("/completion", body)["completion_probabilities"][0]
-        found.append({one["id"]: float(one["logprob"]) for one in answer["top_logprobs"]})
-    return found
-
-
-def _kl(logs: Tensor, other: Tensor) -> Tensor:
-    return (logs.exp() * (logs - other)).sum(-1)
-
-
-def _divergence(wanted: Tensor, found: Sequence[dict[int, float]]) -> float:
-    """Mean KL over the likeliest tokens and one bucket of all the rest: a lower bound."""
-    import torch
-
-    total = 0.0
-    for logits, likely in zip(wanted, found, strict=True):
-        ids = torch.tensor(list(likely))
-        logs = logits.double().log_softmax(-1)[ids]
-        other = torch.tensor(list(likely.values()), dtype=torch.float64).clamp(min=-100)
-        left, right = (1 - one.exp().sum().clamp(max=1) for one in (logs, other))
-        total += float(_kl(logs, other))
-        total += float(left * ((left + 1e-12).log() - (right + 1e-12).log()))
-    return total / len(found)
 
 
 @contextmanager
