@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, Text]] = {
         "evaluate:evaluate",
         tr("Measure models on any set, and say whether they really differ."),
     ),
+    "quality": (
+        "quality:quality",
+        tr("Measure what quantising costs: a card with a recommendation, and a gate."),
+    ),
     "bench": ("bench:bench", tr("Measure speed and memory of models over settings.")),
     "create": ("create:create", tr("Create a name:tag in the model store from a Modelfile.")),
     "list": ("models:list_models", tr("List the models in the store.")),

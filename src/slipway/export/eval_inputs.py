@@ -85,14 +85,14 @@ def gather(plan: EvalPlan, work: Path) -> EvalInputs:
     quant_rows = len(answer_samples)
     if plan.rows is not None:
         quant_rows = min(quant_rows, max(_MIN_QUANT_ROWS, plan.rows // 2))
-    unquantised = _gguf(plan.gguf)
-    quants = {name: _gguf(path) for name, path in plan.quants.items()}
+    unquantised = known_gguf(plan.gguf)
+    quants = {name: known_gguf(path) for name, path in plan.quants.items()}
     text, digest, vocabulary = _text(plan, samples, work)
     return EvalInputs(
         toolchain=toolchain,
         base_digest=next(iter(parent_of(plan.base).values())),
         tuned_digest=next(iter(parent_of(plan.tuned).values())),
-        base_gguf=_gguf(plan.base_gguf or _convert_base(plan)),
+        base_gguf=known_gguf(plan.base_gguf or _convert_base(plan)),
         unquantised=unquantised,
         quants=quants,
         dataset_digest=dataset_digest(plan.heldout),
@@ -128,8 +128,12 @@ def spread(samples: Sequence[_Row], limit: int | None) -> list[_Row]:
     return [samples[at * len(samples) // limit] for at in range(max(1, limit))]
 
 
-def _gguf(path: Path) -> Gguf:
-    """A GGUF given as an artefact folder (checked against its manifest) or as a file."""
+def known_gguf(path: Path) -> Gguf:
+    """A GGUF given as an artefact folder (checked against its manifest) or as a file.
+
+    Raises:
+        NotFoundError, InputError: nothing is there, or it is damaged.
+    """
     if path.is_dir():
         manifest = read_manifest(path)
         return Gguf(require_gguf(path, manifest), manifest.digest, manifest.metrics.get("bpw"))

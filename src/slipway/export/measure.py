@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,32 +137,77 @@ def speed(toolchain: Toolchain, model: Path) -> dict[str, float]:
     Raises:
         ToolError: `llama-bench` failed.
     """
+    runs = _bench(toolchain, model, "-p", str(PROMPT_TOKENS), "-n", str(DECODE_TOKENS))
+    try:
+        return {
+            "pp_tps": round(next(r["avg_ts"] for r in runs if r["n_gen"] == 0), 2),
+            "tg_tps": round(next(r["avg_ts"] for r in runs if r["n_prompt"] == 0), 2),
+            "bpw": _bpw(runs[0]),
+        }
+    except (KeyError, TypeError, StopIteration) as error:
+        raise _bench_failed(repr(error), "") from error
+
+
+def speeds(
+    toolchain: Toolchain, model: Path, prompts: Sequence[int], depths: Sequence[int]
+) -> dict[str, Any]:
+    """Tokens per second of one stream at several lengths.
+
+    Args:
+        prompts: lengths of prompts, tokens.
+        depths: tokens that are in the context already when 32 more are written.
+
+    Returns:
+        pp_tps: prompt length -> tokens/s; tg_tps: depth -> tokens/s; bpw.
+
+    Raises:
+        ToolError: `llama-bench` failed.
+    """
+    reading = _bench(toolchain, model, "-n", "0", "-p", ",".join(map(str, prompts)))
+    writing = _bench(
+        *(toolchain, model, "-p", "0", "-n", str(DECODE_TOKENS)), "-d", ",".join(map(str, depths))
+    )
+    try:
+        return {
+            "pp_tps": {str(r["n_prompt"]): round(r["avg_ts"], 2) for r in reading},
+            "tg_tps": {str(r["n_depth"]): round(r["avg_ts"], 2) for r in writing},
+            "bpw": _bpw(reading[0]),
+        }
+    except (KeyError, TypeError, IndexError) as error:
+        raise _bench_failed(repr(error), "") from error
+
+
+def _bpw(run: dict[str, Any]) -> float:
+    return round(float(run["model_size"]) * 8 / float(run["model_n_params"]), 3)
+
+
+def _bench(toolchain: Toolchain, model: Path, *arguments: str) -> list[dict[str, Any]]:
     command: list[str | Path] = [
         *(toolchain.program("llama-bench"), "-m", model, "-o", "json", "-r", "2"),
-        *("-p", str(PROMPT_TOKENS), "-n", str(DECODE_TOKENS), "-t", str(probe().cores)),
+        *(*arguments, "-t", str(probe().cores)),
     ]
     answer = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, check=False
     )
+    if answer.returncode:
+        raise _bench_failed(f"exit {answer.returncode}", answer.stderr)
     try:
-        if answer.returncode:
-            raise ValueError(f"exit {answer.returncode}")
         runs: list[dict[str, Any]] = json.loads(answer.stdout)
-        return {
-            "pp_tps": round(next(r["avg_ts"] for r in runs if r["n_gen"] == 0), 2),
-            "tg_tps": round(next(r["avg_ts"] for r in runs if r["n_prompt"] == 0), 2),
-            "bpw": round(runs[0]["model_size"] * 8 / runs[0]["model_n_params"], 3),
-        }
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
-        raise ToolError(
-            "tool.failed",
-            tr(
-                "`{program}` failed ({reason}): {log}",
-                program="llama-bench",
-                reason=str(error),
-                log=answer.stderr[-500:].strip() or "(no output)",
-            ),
-        ) from error
+    except ValueError as error:
+        raise _bench_failed(str(error), answer.stderr) from error
+    return runs
+
+
+def _bench_failed(reason: str, log: str) -> ToolError:
+    return ToolError(
+        "tool.failed",
+        tr(
+            "`{program}` failed ({reason}): {log}",
+            program="llama-bench",
+            reason=reason,
+            log=log[-500:].strip() or "(no output)",
+        ),
+    )
 
 
 def footprint(toolchain: Toolchain, model: Path) -> dict[str, float | int | None]:

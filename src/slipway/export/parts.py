@@ -22,12 +22,14 @@ class Parts:
         log: receives "progress" events with `stage` "eval", `part` and `fraction` of all parts.
         total: how many parts there will be.
         seconds: part -> seconds it took when it was measured.
+        stage: what the events call the whole.
     """
 
     folder: Path
     log: EventLog
     total: int
     seconds: dict[str, float] = field(default_factory=dict)
+    stage: str = "eval"
 
     def get(self, name: str, inputs: Any, measure: Callable[[], Any]) -> Any:
         """The part's value: from its file when it was measured from the same inputs, else new.
@@ -40,7 +42,10 @@ class Parts:
         path = self.folder / f"{name}.json"
         key = sha256_json(inputs)
         self.log.emit(
-            "progress", stage="eval", part=name, fraction=len(self.seconds) / max(1, self.total)
+            "progress",
+            stage=self.stage,
+            part=name,
+            fraction=min(1.0, len(self.seconds) / max(1, self.total)),
         )
         kept = self._read(path, key)
         if kept is None:

@@ -10,6 +10,7 @@ from slipway.store.gguf import GgufHeader, read_gguf
 from slipway.store.manifests import ModelManifest
 from slipway.store.modelfile import Modelfile, parse_modelfile, read_modelfile
 from slipway.store.names import ModelName
+from slipway.store.quality import attach_quality
 from slipway.store.render_modelfile import render_modelfile
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ModelManifest",
     "ModelName",
     "Modelfile",
+    "attach_quality",
     "create_model",
     "describe_model",
     "list_models",

@@ -23,6 +23,7 @@ from slipway.store.gguf import GgufHeader, read_gguf
 from slipway.store.manifests import Layer, ManifestStore, ModelManifest
 from slipway.store.modelfile import Modelfile, parse_modelfile, read_modelfile
 from slipway.store.names import ModelName
+from slipway.store.quality import quality_beside
 from slipway.store.template_kind import check_template
 
 logger = logging.getLogger("slipway.store")
@@ -154,9 +155,11 @@ def _from_file(path: Path, blobs: BlobStore) -> _Parts:
     artefact = _manifest_beside(path)
     ours = artefact is not None and path.name in {entry.path for entry in artefact.files}
     blob = blobs.put_file(path, link=ours)
+    kept = quality_beside(path.parent, artefact.digest) if artefact and ours else None
     return _Parts(
         Layer(media.MODEL, blob.digest, blob.size),
         describe(header),
+        inherited=[_put(blobs, media.QUALITY, kept)] if kept else [],
         lineage={"schema": 1, "artefact": _artefact(artefact)} if artefact and ours else {},
     )
 

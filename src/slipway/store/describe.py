@@ -55,7 +55,7 @@ def details(model: ModelManifest) -> dict[str, Any]:
 
 
 def describe_model(model: ModelManifest, *, verbose: bool = False) -> dict[str, Any]:
-    """Everything /api/show says about a model, with our lineage beside it."""
+    """Everything /api/show says about a model, with our lineage and quality card beside it."""
     header = header_of(model)
     answer: dict[str, Any] = {
         "license": "\n".join(model.licenses),
@@ -71,6 +71,8 @@ def describe_model(model: ModelManifest, *, verbose: bool = False) -> dict[str, 
     }
     if model.lineage:
         answer["lineage"] = model.lineage
+    if model.quality:
+        answer["quality"] = model.quality
     if verbose:
         answer["tensors"] = [
             {"name": tensor.name, "type": tensor.type, "shape": list(tensor.shape)}

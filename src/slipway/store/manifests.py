@@ -30,6 +30,7 @@ PARAMS = "application/vnd.ollama.image.params"
 MESSAGES = "application/vnd.ollama.image.messages"
 LICENSE = "application/vnd.ollama.image.license"
 LINEAGE = "application/vnd.slipway.lineage+json"
+QUALITY = "application/vnd.slipway.quality+json"
 
 _MAX_TEXT_BYTES = 16 << 20
 
@@ -134,6 +135,13 @@ class ModelManifest:
     def lineage(self) -> dict[str, Any]:
         """What the model was made from, as far as Slipway made it; else empty."""
         layers = self.of_type(LINEAGE)
+        value = self._json(layers[-1]) if layers else {}
+        return value if isinstance(value, dict) else {}
+
+    @cached_property
+    def quality(self) -> dict[str, Any]:
+        """The quality card of `slipway quality`, when there is one; else empty."""
+        layers = self.of_type(QUALITY)
         value = self._json(layers[-1]) if layers else {}
         return value if isinstance(value, dict) else {}
 

@@ -153,7 +153,7 @@ def _models(names: tuple[str, ...], home: Home) -> list[BenchModel]:
 
     found = []
     for name in dict.fromkeys(names):
-        path = _file_of(name, home)
+        path = file_of(name, home)
         require_model(path)
         found.append((name, path))
     # the shortest names that tell them apart: `Q4_K_M` rather than the whole path
@@ -167,7 +167,7 @@ def _models(names: tuple[str, ...], home: Home) -> list[BenchModel]:
     return [BenchModel(label, path) for label, (_, path) in zip(labels, found, strict=True)]
 
 
-def _file_of(name: str, home: Home) -> Path:
+def file_of(name: str, home: Home) -> Path:
     """The GGUF of a file, an artefact's folder, an artefact's name, or a name:tag."""
     from slipway.core.errors import NotFoundError, SlipwayError
     from slipway.export.convert import GGUF_NAME

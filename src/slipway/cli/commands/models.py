@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from slipway.core.i18n import tr
@@ -61,6 +63,7 @@ def show(name: str, modelfile: bool, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
+    card = facts.pop("quality", None)
     for key, value in facts.items():
         if isinstance(value, dict):
             print(f"{key}:")
@@ -70,6 +73,24 @@ def show(name: str, modelfile: bool, as_json: bool) -> None:
             print(f"{key}:\n  " + value.replace("\n", "\n  "))
         else:
             print(f"{key:<20}  {value}")
+    if card:
+        _print_quality(card)
+
+
+def _print_quality(card: dict[str, Any]) -> None:
+    """What quantising has cost, in two columns: this model, and the unquantised one."""
+    from slipway.evaluation.quality.words import COLUMNS, cells
+
+    level, plain = cells(card["figures"]), cells(card["unquantised"])
+    print(
+        tr(
+            "quality: {level} against the unquantised model, measured {when}",
+            level=card["level"],
+            when=card["measured_at"],
+        )
+    )
+    for name, own, its in zip(COLUMNS, level, plain, strict=True):
+        print(f"  {name:<20} {own:<24} {its}")
 
 
 @click.command(help=str(tr("Remove models from the store; blobs that others share stay.")))

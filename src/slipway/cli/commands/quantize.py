@@ -21,9 +21,10 @@ _SHOWN_HITS = 6
 @click.option(
     "-t",
     "--types",
-    default="Q4_K_M,Q5_K_M,Q8_0",
+    multiple=True,
+    default=("Q4_K_M,Q5_K_M,Q8_0",),
     show_default=True,
-    help=str(tr("Quant types, separated by commas.")),
+    help=str(tr("Quant types, separated by commas. Repeatable.")),
 )
 @click.option(
     "-o",
@@ -72,7 +73,7 @@ _SHOWN_HITS = 6
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
 def quantize(
     gguf: Path,
-    types: str,
+    types: tuple[str, ...],
     output: Path | None,
     calibration: Path | None,
     imatrix: Path | None,
@@ -87,20 +88,21 @@ def quantize(
     options = _options(no_imatrix, calibration, imatrix, more)
     home = Home.current()
     folder = resolve(gguf, home)
+    wanted = [part for given in types for part in given.split(",")]
     target = output or folder.with_name(f"{folder.resolve().name}-quants")
     if dry_run:
         from slipway.export.quantise import plan_quantize
 
         plans = plan_quantize(
             folder,
-            types.split(","),
+            wanted,
             home=home,
             options=options,
             calibrated=bool(calibration or imatrix),
         )
         _show_plans(plans, as_json=as_json)
         return
-    _make(folder, types, target, home, (calibration, imatrix), options, as_json=as_json)
+    _make(folder, wanted, target, home, (calibration, imatrix), options, as_json=as_json)
 
 
 def _options(
@@ -132,7 +134,7 @@ def _options(
 
 def _make(
     folder: Path,
-    types: str,
+    types: list[str],
     target: Path,
     home: Any,
     importance: tuple[Path | None, Path | None],
@@ -155,7 +157,7 @@ def _make(
 
     made = quantize_to(
         folder,
-        types.split(","),
+        types,
         target,
         home=home,
         events=EventLog(None, show),
