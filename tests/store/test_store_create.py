@@ -237,3 +237,27 @@ def test_a_manifest_of_another_program_beside_the_gguf_is_no_hindrance(
     (gguf.parent / "manifest.json").write_text('{"name": "web app"}', "utf-8")
     assert create_model("a", f"FROM {gguf}", home=home).lineage == {}
     assert "no lineage" in caplog.text
+
+
+def test_an_adapter_is_a_layer_of_the_model_and_must_fit_it(home: Home, tmp_path: Path) -> None:
+    model = write_gguf(tmp_path / "m.gguf")
+    kind = {"general.type": "adapter"}
+    write_gguf(tmp_path / "lora" / "adapter.gguf", extra=kind)
+    text = f"FROM {model}\nADAPTER {tmp_path}/lora\n"
+    made = create_model("a", text, home=home)
+    (path,) = made.adapter_paths
+    assert path.read_bytes() == (tmp_path / "lora" / "adapter.gguf").read_bytes()
+    assert made.of_type("application/vnd.ollama.image.adapter")[0].size == path.stat().st_size
+    again = create_model("b", render_modelfile(made), home=home)
+    assert again.adapter_paths == made.adapter_paths
+    assert create_model("c", "FROM a\nSYSTEM x\n", home=home).adapter_paths == made.adapter_paths
+    write_gguf(tmp_path / "other.gguf", architecture="qwen2", extra=kind)
+    for name, error, what in (
+        ("none.gguf", NotFoundError, "does not exist"),
+        ("m.gguf", InputError, "no GGUF adapter"),
+        ("other.gguf", InputError, "`qwen2`"),
+        (".", InputError, "one GGUF adapter"),
+    ):
+        with pytest.raises(error, match=what) as caught:
+            create_model("d", f"FROM {model}\nADAPTER {tmp_path / name}\n", home=home)
+        assert "Modelfile:2" in caught.value.message_en

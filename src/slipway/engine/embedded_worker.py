@@ -23,6 +23,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the flags; unknown ones are an error, so that the two providers cannot drift apart."""
     parser = argparse.ArgumentParser(prog="slipway-embedded-worker", allow_abbrev=False)
     parser.add_argument("-m", dest="model", type=Path, required=True)
+    parser.add_argument("--lora", dest="adapters", type=Path, action="append", default=[])
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("-c", dest="n_ctx", type=int, required=True)
@@ -66,6 +67,12 @@ def parameters(flags: argparse.Namespace) -> Any:
         params.chat_template = flags.chat_template_file.read_text(encoding="utf-8")
     if flags.load_mode == "none":
         params.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
+    adapters = []
+    for path in flags.adapters:
+        adapter = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = str(path), 1.0
+        adapters.append(adapter)
+    params.lora_adapters = adapters
     params.kv_unified = not flags.no_kv_unified
     params.ui = not flags.no_ui
     params.offline = flags.offline

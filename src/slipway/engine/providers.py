@@ -89,6 +89,8 @@ def flags(spec: LoadSpec, port: int) -> list[str]:
             line += ["-b", str(spec.num_batch)]
     if spec.template:
         line += ["--chat-template-file", str(spec.template)]
+    for adapter in spec.adapters:
+        line += ["--lora", str(adapter)]
     for flag, value in (
         ("-ngl", spec.num_gpu),
         ("--main-gpu", spec.main_gpu),

@@ -30,6 +30,7 @@ class LoadSpec:
         num_ctx: tokens of context that each slot has for itself.
         slots: requests served at once.
         pooling: how token vectors become one embedding; None is the model's own way.
+        adapters: GGUF adapters that are added to the weights.
         num_batch, num_gpu, main_gpu, num_thread, use_mmap: as in Ollama; None is the engine's
             default.
     """
@@ -45,11 +46,12 @@ class LoadSpec:
     main_gpu: int | None = None
     num_thread: int | None = None
     use_mmap: bool | None = None
+    adapters: tuple[Path, ...] = ()
 
     @property
-    def key(self) -> tuple[Path, Path | None, Mode]:
+    def key(self) -> tuple[Path, Path | None, tuple[Path, ...], Mode]:
         """What makes two specs the same model; at most one worker runs for each key."""
-        return (self.gguf, self.template, self.mode)
+        return (self.gguf, self.template, self.adapters, self.mode)
 
     def satisfies(self, wanted: LoadSpec) -> bool:
         """Whether a worker loaded like this can serve `wanted` without loading again.
@@ -123,4 +125,5 @@ def load_spec(
         main_gpu=options.get("main_gpu"),
         num_thread=options.get("num_thread") or None,
         use_mmap=options.get("use_mmap"),
+        adapters=model.adapter_paths,
     )

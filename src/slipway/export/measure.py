@@ -39,11 +39,17 @@ class TextSpec:
 
 
 def perplexity(
-    toolchain: Toolchain, model: Path, text: TextSpec, *, logits: Path | None = None
+    toolchain: Toolchain,
+    model: Path,
+    text: TextSpec,
+    *,
+    logits: Path | None = None,
+    adapter: Path | None = None,
 ) -> dict[str, float]:
     """Perplexity of a model on a text: {"ppl", "ppl_error"}.
 
     Args:
+        adapter: GGUF adapter that is added to the model.
         logits: write the model's log-probabilities here, as the reference for `divergence`
             (2 bytes x vocabulary for each scored token).
 
@@ -51,12 +57,23 @@ def perplexity(
         ToolError: the program failed or printed no result.
     """
     more: list[str | Path] = ["--kl-divergence-base", logits] if logits else []
+    more += ["--lora", adapter] if adapter else []
     found = _run_until(toolchain, model, text, more, r"Final estimate: PPL = (\S+) \+/- (\S+)")
     return {"ppl": float(found[1]), "ppl_error": float(found[2])}
 
 
-def divergence(toolchain: Toolchain, model: Path, text: TextSpec, logits: Path) -> dict[str, float]:
+def divergence(
+    toolchain: Toolchain,
+    model: Path,
+    text: TextSpec,
+    logits: Path,
+    *,
+    adapter: Path | None = None,
+) -> dict[str, float]:
     """Distance of a model from the reference whose logits were written by `perplexity`.
+
+    Args:
+        adapter: GGUF adapter that is added to the model.
 
     Returns:
         ppl; kld_mean, kld_median, kld_p99, kld_max (nats for each token); top1 (part of the
@@ -67,6 +84,7 @@ def divergence(toolchain: Toolchain, model: Path, text: TextSpec, logits: Path) 
         ToolError: the program failed or printed no result.
     """
     more: list[str | Path] = ["--kl-divergence-base", logits, "--kl-divergence"]
+    more += ["--lora", adapter] if adapter else []
     found = _run_until(toolchain, model, text, more, r"(?s).*Same top p:[^\n]*%")
     return parse_divergence(found[0])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from slipway.ship.artefacts import Outputs, Results, artefact
 if TYPE_CHECKING:
     from slipway.datasets import Sample
     from slipway.export.measure import TextSpec
+    from slipway.export.parts import Parts
     from slipway.export.toolchain import Toolchain
     from slipway.ship.stages import ShipContext
 
@@ -39,19 +41,20 @@ def measure(context: ShipContext, results: Results) -> Outputs:
     """
     from slipway.export.parts import Parts
     from slipway.export.toolchain import require_toolchain
-    from slipway.ship.stages import unquantised
+    from slipway.ship.stages import adapter_file, unquantised
 
     gguf = unquantised(context, results)
     tools = require_toolchain(context.home)
     with tempfile.TemporaryDirectory(prefix="slipway-ship-") as name:
         text = Path(name) / "text.txt"
         origin = write_measured_text(context, text)
+        adapter = [results["adapter"]["digest"]] if "adapter" in results else []
         quants = [quant["digest"] for quant in results["quantise"].values()]
-        mark = sha256_json([sha256_file(text), gguf["digest"], quants])[:8]
+        mark = sha256_json([sha256_file(text), gguf["digest"], quants, adapter])[:8]
         out = context.home.artefacts / f"{Path(gguf['folder']).name}-quality-{mark}"
         kept = context.home.cache / "measured" / gguf["digest"].removeprefix("sha256:")[:16]
         parts = Parts(kept, context.events, total=1 + len(context.types))
-        levels = _levels(tools, gguf, results["quantise"], text, parts)
+        levels = _levels(_Setup(tools, text, adapter_file(results), parts), gguf, results)
     return {
         **artefact(out, _keep(out, gguf, results["quantise"], origin, tools, levels)),
         "mine": False,  # small, and the proof of what was shipped: --clean leaves it
@@ -107,25 +110,37 @@ def _spoken(sample: Sample) -> str:
     return sample.text or "\n".join(m.content for m in sample.messages if m.role != "system")
 
 
-def _levels(
-    tools: Toolchain, gguf: Outputs, quants: Outputs, text: Path, parts: Any
-) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    tools: Toolchain
+    text: Path
+    adapter: Path | None
+    parts: Parts
+
+    def key(self, *digests: str) -> list[Any]:
+        adapter = sha256_file(self.adapter) if self.adapter else ""
+        return [*digests, adapter, sha256_file(self.text), CHUNKS]
+
+
+def _levels(setup: _Setup, gguf: Outputs, results: Results) -> dict[str, dict[str, Any]]:
     from slipway.export.measure import divergence
 
-    keys = {
-        kind: [gguf["digest"], quant["digest"], sha256_file(text), CHUNKS]
-        for kind, quant in quants.items()
-    }
-    logits = text.with_name("logits")
-    first = [gguf["digest"], sha256_file(text), CHUNKS]
+    parts, quants = setup.parts, results["quantise"]
+    keys = {kind: setup.key(gguf["digest"], quant["digest"]) for kind, quant in quants.items()}
+    first = setup.key(gguf["digest"])
+    logits = setup.text.with_name("logits")
     wanted = not all(parts.has(f"{kind}.kld", key) for kind, key in keys.items())
     # the logits are not kept (they are large), so they are made again for a level that is new
     if wanted or not parts.has(REFERENCE, first):
-        found, spec = _reference(tools, _file(gguf), text, logits if wanted else None)
+        found, spec = _reference(setup, _file(gguf), logits if wanted else None)
         parts.get(REFERENCE, first, lambda: found)
     levels = {REFERENCE: parts.get(REFERENCE, first, dict)}
     for kind, key in keys.items():
-        work = partial(divergence, tools, _file(quants[kind]), spec, logits) if wanted else dict
+        work: Callable[[], Any] = dict
+        if wanted:
+            work = partial(
+                divergence, setup.tools, _file(quants[kind]), spec, logits, adapter=setup.adapter
+            )
         levels[kind] = parts.get(f"{kind}.kld", key, work)
     return levels
 
@@ -137,15 +152,16 @@ def _file(output: Outputs) -> Path:
 
 
 def _reference(
-    tools: Toolchain, model: Path, text: Path, logits: Path | None
+    setup: _Setup, model: Path, logits: Path | None
 ) -> tuple[dict[str, float], TextSpec]:
     """Perplexity of the unquantised model, with the longest context that the text fills twice."""
     from slipway.export.measure import TextSpec, perplexity
 
     for context in _CONTEXTS:
-        spec = TextSpec(text, context, CHUNKS)
+        spec = TextSpec(setup.text, context, CHUNKS)
         try:
-            return {**perplexity(tools, model, spec, logits=logits), "context": context}, spec
+            found = perplexity(setup.tools, model, spec, logits=logits, adapter=setup.adapter)
+            return {**found, "context": context}, spec
         except ToolError as error:
             if error.code != "eval.text_too_short":
                 raise

@@ -8,15 +8,19 @@ from pathlib import Path
 Parameters = Sequence[tuple[str, str]]
 
 
-def modelfile_text(source: Path, system: str, parameters: Parameters = ()) -> str:
+def modelfile_text(
+    source: Path, system: str, parameters: Parameters = (), adapter: Path | None = None
+) -> str:
     """A Modelfile that reads back as the same system prompt and options.
 
     Args:
         source: what FROM names: a GGUF, or an artefact folder that holds one.
         system: the system prompt; empty for none.
+        adapter: what ADAPTER names; None for no such line.
         parameters: PARAMETER names with their values; `stop` may come several times.
     """
     lines = [f"FROM {source}"]
+    lines += [f"ADAPTER {adapter}"] if adapter else []
     lines += [f"PARAMETER {name} {_quoted(value)}" for name, value in parameters]
     if system:
         # A Modelfile has no escapes: a text with triple quotes can only stand bare, on one line.

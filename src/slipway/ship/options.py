@@ -26,6 +26,7 @@ class ShipOptions:
         system: system prompt; None takes the one of the recipe or, where all rows have the same,
             of the data; empty is none.
         parameters: options for the Modelfile, as (name, value).
+        unmerged: quantise the run's base, and add its adapter when the model is loaded.
         measure: measure each level against the unquantised model before it gets a name.
         text: plain text to measure on; None takes the rows of the run.
         gate: what every level must meet.
@@ -38,6 +39,7 @@ class ShipOptions:
     types: tuple[str, ...] = DEFAULT_TYPES
     system: str | None = None
     parameters: tuple[tuple[str, str], ...] = ()
+    unmerged: bool = False
     measure: bool = True
     text: Path | None = None
     gate: Gate = field(default_factory=Gate)

@@ -46,6 +46,20 @@ def merged_place(home: Home, source: Source) -> Place:
     return _place(home, f"{source.name}-merged", source.digest, fits)
 
 
+def adapter_place(home: Home, source: Source, version: str) -> Place:
+    """The run's adapter as a GGUF adapter, made by this version of llama.cpp."""
+
+    def fits(manifest: Manifest) -> bool:
+        return (
+            manifest.kind == "gguf-adapter"
+            and manifest.parents.get("run") == source.digest
+            and manifest.config["outtype"].value == "f32"
+            and manifest.versions.get(LLAMA) == version
+        )
+
+    return _place(home, f"{source.name}-adapter", source.digest, fits)
+
+
 def gguf_place(home: Home, model: Path, digest: str, version: str) -> Place:
     """The unquantised GGUF of a model folder, made by this version of llama.cpp."""
     outtype = float_type(model)

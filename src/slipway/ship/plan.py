@@ -12,14 +12,15 @@ from slipway.core.i18n import Text, tr
 from slipway.core.paths import Home
 from slipway.ship import sizes
 from slipway.ship.names import NameState, name_states
-from slipway.ship.places import Place, gguf_place, merged_place, quant_place
-from slipway.ship.stages import ShipContext
+from slipway.ship.places import Place, adapter_place, gguf_place, merged_place, quant_place
+from slipway.ship.stages import ShipContext, starting_model
 
 State = Literal["make", "reuse"]
 TITLES: dict[str, Text] = {
     "toolchain": tr("llama.cpp's tools"),
     "merge": tr("merge the adapter into the base, proved by logits"),
     "convert": tr("convert to GGUF; template and tokenizer proved"),
+    "adapter": tr("convert the adapter to GGUF, proved beside its base"),
     "quantise": tr("quantise"),
     "measure": tr("measure each level against the unquantised model"),
     "create": tr("create name:tag in the model store"),
@@ -77,6 +78,8 @@ class ShipPlan:
 def stage_names(context: ShipContext) -> list[str]:
     """The stages of this source, in order."""
     first = {"run": ["merge", "convert"], "model": ["convert"], "gguf": []}[context.source.kind]
+    if context.options.unmerged:
+        first = ["convert", "adapter"]
     measure = ["measure"] if context.measures else []
     return ["toolchain", *first, "quantise", *measure, "create"]
 
@@ -136,7 +139,11 @@ def _products(context: ShipContext, version: str) -> list[Product]:
     source, home = context.source, context.home
     found: list[Product] = []
     model, digest, shapes = source.folder, source.digest, source.folder
-    if source.kind == "run":
+    if context.options.unmerged:
+        start = starting_model(context)
+        model = shapes = Path(start["folder"])
+        digest = start["digest"]
+    elif source.kind == "run":
         place = merged_place(home, source)
         shapes = place.folder if place.manifest else _weights_of(context)
         found.append(_product("merge", place, sizes.weight_bytes(shapes)))
@@ -149,7 +156,11 @@ def _products(context: ShipContext, version: str) -> list[Product]:
         found.append(_product("convert", place, sizes.gguf_bytes(shapes)))
         gguf = place.folder if place.manifest else None
         digest = place.manifest.digest if place.manifest else ""
-    return found + _quants(context, gguf, digest, version, shapes, found)
+    quants = _quants(context, gguf, digest, version, shapes, found)
+    if context.options.unmerged:
+        place = adapter_place(home, source, version)
+        found.append(_product("adapter", place, sizes.adapter_bytes(source.folder)))
+    return found + quants
 
 
 def _weights_of(context: ShipContext) -> Path:

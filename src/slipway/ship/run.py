@@ -23,7 +23,7 @@ from slipway.ship.measure import REFERENCE
 from slipway.ship.names import names_hold, require_free
 from slipway.ship.options import ShipOptions, target_names
 from slipway.ship.plan import TITLES, ShipPlan, make_plan, require_disk, stage_names
-from slipway.ship.source import find_source
+from slipway.ship.source import Source, find_source
 from slipway.ship.stages import Say, ShipContext
 from slipway.store.names import ModelName
 
@@ -81,6 +81,7 @@ def open_ship(
     types = _checked_types(options, home)
     target_names(options.name, types)
     source = find_source(options.source, home)
+    _require_run(options, source)
     place = home.root / "ship" / str(name.path).replace("/", "--").replace(":", "-")
     events = EventLog(place / "events.jsonl", *listeners)
     prompt = system_prompt(source.run, options.system)
@@ -95,6 +96,15 @@ def _checked_types(options: ShipOptions, home: Home) -> tuple[str, ...]:
     tools = find_toolchain(home)
     offered = quant_types(tools) if tools else [name.strip().upper() for name in options.types]
     return tuple(check_types(options.types, offered))
+
+
+def _require_run(options: ShipOptions, source: Source) -> None:
+    if options.unmerged and not (source.kind == "run" and (source.folder / "adapter").is_dir()):
+        raise UsageError(
+            "ship.unmerged_needs_adapter",
+            tr("{source} has no adapter that could stay unmerged", source=source.name),
+            tr("name a run that trained an adapter, or leave out `--unmerged`"),
+        )
 
 
 def plan_ship(options: ShipOptions, *, home: Home | None = None) -> tuple[ShipContext, ShipPlan]:
@@ -185,18 +195,25 @@ def _pipeline(context: ShipContext, observer: Observer | None) -> Pipeline:
         "toolchain": stage("toolchain", lambda r: 1, always=True, intact=tools_there),
         "merge": stage("merge", lambda r: context.source.digest),
         "convert": stage("convert", lambda r: [source(r, "merge"), r["toolchain"]["version"]]),
+        "adapter": stage("adapter", lambda r: [context.source.digest, r["toolchain"]["version"]]),
         "quantise": stage(
             "quantise", lambda r: [source(r, "convert"), context.types, r["toolchain"]["version"]]
         ),
         "measure": stage(
             "measure",
-            lambda r: [_digests(r), source(r, "convert"), _text_state(context)],
+            lambda r: [
+                _digests(r),
+                source(r, "convert"),
+                _text_state(context),
+                r.get("adapter", {}).get("digest"),
+            ],
         ),
         "create": stage(
             "create",
             lambda r: [
                 context.options.gate.as_json(),
                 r.get("measure", {}).get("digest"),
+                r.get("adapter", {}).get("digest"),
                 _digests(r),
                 {name: context.identity(kind) for name, kind in context.names.items()},
             ],
@@ -251,7 +268,7 @@ def _shipped(context: ShipContext, records: list[StageRecord]) -> Shipped:
         for kind, made in outputs["quantise"].items()
     }
     artefacts: dict[str, str] = {
-        n: outputs[n]["folder"] for n in ("merge", "convert", "measure") if n in outputs
+        n: outputs[n]["folder"] for n in ("merge", "convert", "adapter", "measure") if n in outputs
     }
     return Shipped(
         name=next(iter(context.names)),
@@ -268,7 +285,7 @@ def _shipped(context: ShipContext, records: list[StageRecord]) -> Shipped:
 def _clean(context: ShipContext, records: list[StageRecord]) -> list[str]:
     """Remove what this ship made on the way; what was there before stays."""
     outputs = {record.name: record.outputs for record in records}
-    made = [outputs[name] for name in ("merge", "convert") if name in outputs]
+    made = [outputs[name] for name in ("merge", "convert", "adapter") if name in outputs]
     made += outputs["quantise"].values()
     removed = []
     for output in made:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from slipway.export.quantise.type_names import BLOCKS, tensor_bytes
-from slipway.export.shards import Entry, Weights
+from slipway.export.shards import Entry, Weights, read_header
 
 _SPARE_BYTES = 16_000_000  # tokenizer, header, manifests
 # what llama.cpp takes where a row does not divide into blocks of 256
@@ -18,6 +18,12 @@ _MIXTURE = {"_S": 1.03, "_M": 1.08, "_L": 1.15}
 def weight_bytes(model: Path) -> int:
     """Bytes of a model folder's weights, or of a base that a run will be merged into."""
     return sum(entry.count * _width(entry) for entry in Weights(model).entries.values())
+
+
+def adapter_bytes(run: Path) -> int:
+    """About how large a run's adapter will be as GGUF in fp32."""
+    entries, _ = read_header(run / "adapter" / "adapter_model.safetensors")
+    return 4 * sum(entry.count for entry in entries.values()) + _SPARE_BYTES // 16
 
 
 def gguf_bytes(model: Path) -> int:

@@ -20,7 +20,14 @@ from slipway.ship.artefacts import Outputs, Results, artefact
 from slipway.ship.facts import SystemPrompt
 from slipway.ship.modelfile import modelfile_text
 from slipway.ship.options import ShipOptions, target_names
-from slipway.ship.places import Place, float_type, gguf_place, merged_place, quant_place
+from slipway.ship.places import (
+    Place,
+    adapter_place,
+    float_type,
+    gguf_place,
+    merged_place,
+    quant_place,
+)
 from slipway.ship.source import Source
 
 Say = Callable[[Text | str], None]
@@ -60,7 +67,8 @@ class ShipContext:
     def identity(self, kind: str) -> str:
         """What decides whether a model of the store is the one that would be made."""
         parameters = [list(pair) for pair in self.options.parameters]
-        return sha256_json([self.source.digest, kind, self.system.text, parameters])
+        unmerged = ["unmerged"] if self.options.unmerged else []
+        return sha256_json([self.source.digest, kind, self.system.text, parameters, *unmerged])
 
 
 def toolchain(context: ShipContext, results: Results) -> Outputs:
@@ -94,7 +102,7 @@ def convert(context: ShipContext, results: Results) -> Outputs:
     """The unquantised GGUF, its template and tokenizer proved to be the model's."""
     from slipway.export import convert_to_gguf
 
-    model = results["merge"] if "merge" in results else artefact_of(context.source)
+    model = results["merge"] if "merge" in results else starting_model(context)
     folder, version = Path(model["folder"]), results["toolchain"]["version"]
 
     def place() -> Place:
@@ -107,9 +115,46 @@ def convert(context: ShipContext, results: Results) -> Outputs:
     return _made(context, place, make)
 
 
-def artefact_of(source: Source) -> Outputs:
-    """The source as an earlier stage would pass it on."""
-    return {"folder": str(source.folder), "digest": source.digest}
+def starting_model(context: ShipContext) -> Outputs:
+    """The source, or the base that its adapter stays beside, as an earlier stage passes it on."""
+    source = context.source
+    if not context.options.unmerged:
+        return {"folder": str(source.folder), "digest": source.digest}
+    from slipway.export.hf import parent_of
+    from slipway.export.merge import find_base, open_source
+
+    base, _ = find_base([open_source(source.folder)], None)
+    return {"folder": str(base), "digest": next(iter(parent_of(base).values()))}
+
+
+def adapter(context: ShipContext, results: Results) -> Outputs:
+    """The run's adapter as GGUF, proved beside the unquantised base."""
+    from slipway.export.convert.adapter import convert_adapter
+
+    version = results["toolchain"]["version"]
+
+    def place() -> Place:
+        return adapter_place(context.home, context.source, version)
+
+    def make(out: Path) -> Manifest:
+        return convert_adapter(
+            context.source.folder,
+            out,
+            base_gguf=Path(results["convert"]["folder"]),
+            home=context.home,
+            events=context.events,
+        )
+
+    return _made(context, place, make)
+
+
+def adapter_file(results: Results) -> Path | None:
+    """The GGUF adapter of an unmerged ship."""
+    if "adapter" not in results:
+        return None
+    from slipway.export.convert.adapter import ADAPTER_NAME
+
+    return Path(results["adapter"]["folder"]) / ADAPTER_NAME
 
 
 def _made(
@@ -130,7 +175,7 @@ def _lock(context: ShipContext, folder: Path) -> Path:
 
 def unquantised(context: ShipContext, results: Results) -> Outputs:
     """The GGUF to quantise: converted, or the source itself."""
-    return results["convert"] if "convert" in results else artefact_of(context.source)
+    return results["convert"] if "convert" in results else starting_model(context)
 
 
 def quantise(context: ShipContext, results: Results) -> Outputs:
@@ -194,13 +239,17 @@ def create(context: ShipContext, results: Results) -> Outputs:
     for name, kind in reversed(context.names.items()):
         quant = results["quantise"][kind]
         text = modelfile_text(
-            Path(quant["folder"]), context.system.text, context.options.parameters
+            Path(quant["folder"]),
+            context.system.text,
+            context.options.parameters,
+            adapter_file(results),
         )
         lineage = {
             "ship": {
                 "source": {"kind": context.source.kind, "digest": context.source.digest},
                 "name": context.source.name,
                 "type": kind,
+                "unmerged": context.options.unmerged,
                 "identity": context.identity(kind),
                 "measured": levels.get(kind, {}),
             }

@@ -18,6 +18,7 @@ from slipway.core.i18n import tr
 from slipway.core.manifest import FILE_NAME, Manifest, read_manifest
 from slipway.core.paths import Home
 from slipway.store import manifests as media
+from slipway.store.adapter import adapter_layer
 from slipway.store.blobs import BlobStore
 from slipway.store.gguf import GgufHeader, read_gguf
 from slipway.store.manifests import Layer, ManifestStore, ModelManifest
@@ -56,6 +57,7 @@ def create_model(
         modelfile: path of a Modelfile, or its text. FROM may name a GGUF file, a folder that holds
             one GGUF (an artefact of `slipway convert` or `quantize`: its manifest is kept as the
             model's lineage), or a model of the store (its layers are inherited; new ones win).
+            ADAPTER names a GGUF adapter, or the folder of one (`slipway convert RUN --adapter`).
             Relative paths start at the Modelfile's folder, for text at the current one.
         lineage: what the caller knows of the model's history, kept in the lineage layer as "chain".
 
@@ -74,6 +76,10 @@ def create_model(
     store = ManifestStore(home.models)
     with store.blobs.lock(exclusive=False):
         parts = _from(parsed, base, store)
+        parts.inherited += [
+            adapter_layer(value, base, store.blobs, parts.details, f"{parsed.source}:{line}")
+            for value, line in parsed.adapters
+        ]
         if lineage is not None:
             parts.lineage = {**parts.lineage, "chain": lineage}
         layers = _layers(parsed, parts, store.blobs)

@@ -24,6 +24,7 @@ from slipway.store.names import ModelName
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 MODEL = "application/vnd.ollama.image.model"
+ADAPTER = "application/vnd.ollama.image.adapter"
 TEMPLATE = "application/vnd.ollama.image.template"
 SYSTEM = "application/vnd.ollama.image.system"
 PARAMS = "application/vnd.ollama.image.params"
@@ -93,6 +94,11 @@ class ModelManifest:
         if not layers:
             raise InputError("store.no_model", tr("{name} holds no GGUF", name=self.name))
         return self.store.path(layers[0].digest)
+
+    @property
+    def adapter_paths(self) -> tuple[Path, ...]:
+        """The GGUF adapters that are added to the weights when the model is loaded."""
+        return tuple(self.store.path(layer.digest) for layer in self.of_type(ADAPTER))
 
     @cached_property
     def details(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Modelfiles: FROM, PARAMETER, TEMPLATE, SYSTEM, MESSAGE, LICENSE.
+"""Modelfiles: FROM, ADAPTER, PARAMETER, TEMPLATE, SYSTEM, MESSAGE, LICENSE.
 
     FROM ./shop-q4           # a GGUF, a folder that holds one, or a model of the store
     PARAMETER temperature 0.3
@@ -20,8 +20,8 @@ from slipway.core.errors import InputError, NotFoundError, from_os_error, neares
 from slipway.core.i18n import Text, tr
 from slipway.store.parameters import PARAMETERS, parse_value
 
-DIRECTIVES = ("FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "MESSAGE", "LICENSE")
-LATER = ("ADAPTER", "RENDERER", "PARSER", "REQUIRES", "DRAFT")
+DIRECTIVES = ("FROM", "ADAPTER", "PARAMETER", "TEMPLATE", "SYSTEM", "MESSAGE", "LICENSE")
+LATER = ("RENDERER", "PARSER", "REQUIRES", "DRAFT")
 ROLES = ("system", "user", "assistant")
 
 _WORD = re.compile(r"\S+")
@@ -39,6 +39,7 @@ class Modelfile:
         system: SYSTEM's text; None when not given.
         messages: MESSAGE lines as {"role", "content"}.
         licenses: LICENSE texts.
+        adapters: what each ADAPTER names, as written, and its line.
         warnings: options that have no effect any more.
         source: the file's path, or "Modelfile" for text.
     """
@@ -51,6 +52,7 @@ class Modelfile:
     system: str | None = None
     messages: tuple[dict[str, str], ...] = ()
     licenses: tuple[str, ...] = ()
+    adapters: tuple[tuple[str, int], ...] = ()
     warnings: tuple[Text, ...] = ()
     source: str = "Modelfile"
 
@@ -68,6 +70,7 @@ class _Draft:
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
     licenses: list[str] = field(default_factory=list)
+    adapters: list[tuple[str, int]] = field(default_factory=list)
     warnings: list[Text] = field(default_factory=list)
 
 
@@ -126,7 +129,7 @@ def parse_modelfile(text: str, *, source: str = "Modelfile") -> Modelfile:
             if not key or not rest:
                 _fail(source, number, tr("{directive} needs a name and a value", directive=word))
         value, at = _value(rest.strip(), lines, at, source, number)
-        if not value and directive in ("FROM", "PARAMETER"):
+        if not value and directive in ("FROM", "ADAPTER", "PARAMETER"):
             _fail(source, number, tr("{directive} has no value", directive=word))
         _apply(draft, directive, key, value, number)
     if not draft.from_:
@@ -140,6 +143,7 @@ def parse_modelfile(text: str, *, source: str = "Modelfile") -> Modelfile:
         system=draft.system,
         messages=tuple(draft.messages),
         licenses=tuple(draft.licenses),
+        adapters=tuple(draft.adapters),
         warnings=tuple(draft.warnings),
         source=source,
     )
@@ -174,6 +178,8 @@ def _apply(draft: _Draft, directive: str, key: str, value: str, number: int) -> 
             if draft.from_:
                 _fail(draft.source, number, tr("only one FROM is supported"))
             draft.from_, draft.from_line = value, number
+        case "ADAPTER":
+            draft.adapters.append((value, number))
         case "PARAMETER":
             _parameter(draft, key, value, number)
         case "TEMPLATE":
@@ -229,14 +235,7 @@ def _parameter(draft: _Draft, key: str, value: str, number: int) -> None:
 
 def _unknown_directive(source: str, number: int, word: str) -> NoReturn:
     if word.upper() in LATER:
-        _fail(
-            source,
-            number,
-            tr("`{word}` is not supported yet", word=word),
-            tr("merge an adapter into its base first: `slipway merge RUN`")
-            if word.upper() == "ADAPTER"
-            else "",
-        )
+        _fail(source, number, tr("`{word}` is not supported yet", word=word))
     _fail(
         source,
         number,

@@ -13,6 +13,7 @@ def render_modelfile(model: ModelManifest) -> str:
         "",
         f"FROM {model.gguf_path}",
     ]
+    lines.extend(f"ADAPTER {path}" for path in model.adapter_paths)
     if model.template:
         lines.append(f"TEMPLATE {_quoted(model.template)}")
     if model.system:

@@ -62,6 +62,11 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help=str(tr("Plain text to measure on; default: the run's held-out rows.")),
 )
+@click.option(
+    "--unmerged",
+    is_flag=True,
+    help=str(tr("Quantise the run's base and add its adapter when the model is loaded (ADAPTER).")),
+)
 @click.option("--no-measure", is_flag=True, help=str(tr("Do not measure the levels.")))
 @click.option(
     "--max-kld",
