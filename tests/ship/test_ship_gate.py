@@ -94,11 +94,11 @@ def test_a_killed_measurement_measures_only_what_is_missing(
     asked: list[str] = []
     real = measure.divergence
 
-    def counted(tools: Any, model: Path, *more: Any) -> Any:
+    def counted(tools: Any, model: Path, *more: Any, **same: Any) -> Any:
         asked.append(model.parent.name)
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return real(tools, model, *more)
+        return real(tools, model, *more, **same)
 
     monkeypatch.setattr(measure, "divergence", counted)
     with pytest.raises(KeyboardInterrupt):

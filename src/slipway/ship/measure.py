@@ -146,9 +146,9 @@ def _levels(setup: _Setup, gguf: Outputs, results: Results) -> dict[str, dict[st
 
 
 def _file(output: Outputs) -> Path:
-    from slipway.export.convert import GGUF_NAME
+    from slipway.export.convert import gguf_files
 
-    return Path(output["folder"]) / GGUF_NAME
+    return gguf_files(Path(output["folder"]))[0]
 
 
 def _reference(

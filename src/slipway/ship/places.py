@@ -15,7 +15,7 @@ from pathlib import Path
 from slipway.core.errors import SlipwayError
 from slipway.core.manifest import Manifest, read_manifest
 from slipway.core.paths import Home
-from slipway.export.shards import Weights
+from slipway.export.convert import native_outtype
 from slipway.ship.artefacts import whole_manifest
 from slipway.ship.source import Source
 
@@ -62,13 +62,13 @@ def adapter_place(home: Home, source: Source, version: str) -> Place:
 
 def gguf_place(home: Home, model: Path, digest: str, version: str) -> Place:
     """The unquantised GGUF of a model folder, made by this version of llama.cpp."""
-    outtype = float_type(model)
+    outtype = native_outtype(model)
 
     def fits(manifest: Manifest) -> bool:
         return (
             manifest.kind == "gguf"
             and list(manifest.parents.values()) == [digest]
-            and manifest.config["outtype"].value == outtype
+            and {name: s.value for name, s in manifest.config.items()} == {"outtype": outtype}
             and manifest.versions.get(LLAMA) == version
         )
 
@@ -88,14 +88,6 @@ def quant_place(home: Home, gguf: Path, digest: str, kind: str, version: str) ->
         )
 
     return _place(home, f"{gguf.name}-quants", digest, fits, below=kind)
-
-
-def float_type(model: Path) -> str:
-    """The GGUF type that keeps the model's numbers as they are: f32, f16, else bf16."""
-    formats = {entry.dtype for entry in Weights(model).entries.values() if len(entry.shape) > 1}
-    if formats == {"F16"}:
-        return "f16"
-    return "f32" if formats == {"F32"} else "bf16"
 
 
 def _place(

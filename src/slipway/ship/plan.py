@@ -10,6 +10,7 @@ from typing import Any, Literal
 from slipway.core.errors import ResourceError
 from slipway.core.i18n import Text, tr
 from slipway.core.paths import Home
+from slipway.export.convert.formats import gguf_size, native_outtype
 from slipway.ship import sizes
 from slipway.ship.names import NameState, name_states
 from slipway.ship.places import Place, adapter_place, gguf_place, merged_place, quant_place
@@ -152,8 +153,8 @@ def _products(context: ShipContext, version: str) -> list[Product]:
     if source.kind != "gguf":
         place = gguf_place(home, shapes, digest, version)
         if not digest:
-            place = Place(home.artefacts / f"{model.name}-bf16", None)
-        found.append(_product("convert", place, sizes.gguf_bytes(shapes)))
+            place = Place(home.artefacts / f"{model.name}-{native_outtype(shapes)}", None)
+        found.append(_product("convert", place, gguf_size(shapes, native_outtype(shapes))))
         gguf = place.folder if place.manifest else None
         digest = place.manifest.digest if place.manifest else ""
     quants = _quants(context, gguf, digest, version, shapes, found)

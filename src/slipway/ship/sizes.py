@@ -26,11 +26,6 @@ def adapter_bytes(run: Path) -> int:
     return 4 * sum(entry.count for entry in entries.values()) + _SPARE_BYTES // 16
 
 
-def gguf_bytes(model: Path) -> int:
-    """About how large the unquantised GGUF will be: the weights as they are, and its header."""
-    return weight_bytes(model) + _SPARE_BYTES
-
-
 def quant_bytes(model: Path, kind: str) -> int:
     """About how large a quant will be, from the shapes alone.
 

@@ -23,7 +23,6 @@ from slipway.ship.options import ShipOptions, target_names
 from slipway.ship.places import (
     Place,
     adapter_place,
-    float_type,
     gguf_place,
     merged_place,
     quant_place,
@@ -109,8 +108,9 @@ def convert(context: ShipContext, results: Results) -> Outputs:
         return gguf_place(context.home, folder, model["digest"], version)
 
     def make(out: Path) -> Manifest:
-        kind = float_type(folder)
-        return convert_to_gguf(folder, out, outtype=kind, home=context.home, events=context.events)
+        return convert_to_gguf(
+            folder, out, outtype="auto", home=context.home, events=context.events, say=context.say
+        )
 
     return _made(context, place, make)
 
