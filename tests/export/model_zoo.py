@@ -92,13 +92,13 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def causal_model(family: str, folder: Path) -> Path:
+def causal_model(family: str, folder: Path, **more: Any) -> Path:
     """A random model of a family with its tokenizer, in fp32."""
     import transformers
 
     tokenizer, name, keys = FAMILIES[family]
     size = {"tiny": tiny, "qwen": qwen, "deepseek": deepseek}[tokenizer](folder)
-    config = getattr(transformers, name)(**{**_SMALL, **keys}, vocab_size=size)
+    config = getattr(transformers, name)(**{**_SMALL, **keys, **more}, vocab_size=size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(config)
@@ -160,3 +160,94 @@ def _configure(folder: Path, template: str, **tokens: str) -> None:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def bert(folder: Path, minilm: Path) -> Path:
+    """A random BERT with the vocabulary of MiniLM and bge, which takes the first token's vector."""
+    from transformers import BertConfig, BertModel
+
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (folder / name).write_bytes((minilm / name).read_bytes())
+    config = BertConfig(
+        vocab_size=30_522,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+    )
+    return _encoder(BertModel, config, folder)
+
+
+def xlm_roberta(folder: Path) -> Path:
+    """A random XLM-R, the family of bge-m3, with a Unigram vocabulary made here."""
+    import sentencepiece
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+    from transformers.convert_slow_tokenizer import XLMRobertaConverter
+
+    folder.mkdir()
+    letters = [chr(code) for code in range(0x21, 0x7F)]
+    sentence = "the a is my where order parcel from for it was on 我想退货 应该怎么办 发票 公司"
+    words = sentence.split()
+    text = folder / "text"
+    text.write_text("\n".join(" ".join(words[i:] + words[:i]) for i in range(len(words))))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text),
+        model_prefix=str(folder / "sentencepiece.bpe"),
+        vocab_size=160,
+        hard_vocab_limit=False,
+        required_chars="".join(letters),
+        normalization_rule_name="nmt_nfkc",
+        minloglevel=2,
+    )
+    text.unlink()
+    (folder / "sentencepiece.bpe.vocab").unlink()
+    model = folder / "sentencepiece.bpe.model"
+
+    class Slow:
+        vocab_file = str(model)
+        convert_tokens_to_ids = staticmethod({"<s>": 0, "<pad>": 1, "</s>": 2}.get)
+
+    made = XLMRobertaConverter(Slow()).converted()
+    made.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    made.save(str(folder / "tokenizer.json"))
+    tokens = {"bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "unk": "<unk>"}
+    names = {f"{name}_token": token for name, token in tokens.items()}
+    _configure(folder, "", **names, pad_token="<pad>", mask_token="<mask>")
+    (folder / "chat_template.jinja").unlink()
+    size = sentencepiece.SentencePieceProcessor(model_file=str(model)).vocab_size() + 2
+    config = XLMRobertaConfig(
+        vocab_size=size,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=130,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        layer_norm_eps=1e-5,
+    )
+    return _encoder(XLMRobertaModel, config, folder)
+
+
+def _encoder(kind: Any, config: Any, folder: Path) -> Path:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = kind(config)
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.data.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    pooling = {"word_embedding_dimension": 64, "pooling_mode_cls_token": True}
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    parts = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(parts)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder

@@ -7,12 +7,13 @@ next version refuses. Such a fault shows here by its cause, not later as a stran
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slipway.core.errors import InputError, ProofError
-from slipway.core.i18n import Text, tr
+from slipway.core.i18n import tr
+from slipway.export.experts import routing_fault
+from slipway.export.fault import Fault
 from slipway.export.shards import Weights
 
 _TEMPLATE = "chat_template.jinja"
@@ -27,21 +28,6 @@ _EMBEDDINGS = (
 _SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": None, "typical_p": 1.0}
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault of a folder.
-
-    Attributes:
-        code: stable identifier.
-        fatal: the converter would fail on it, or make another model of it.
-    """
-
-    code: str
-    message: Text
-    hint: Text
-    fatal: bool
-
-
 def inspect(folder: Path) -> list[Fault]:
     """All faults of a model folder; only its small files and the headers of its shards are read."""
     config = _json(folder / "config.json")
@@ -50,6 +36,7 @@ def inspect(folder: Path) -> list[Fault]:
         _no_architecture(folder, config),
         _packed(folder, config),
         _wrapped(folder),
+        routing_fault(folder, config),
         _template_hidden(folder, tokenizer),
         _two_templates(folder, tokenizer),
         _no_vocabulary(folder, tokenizer),
