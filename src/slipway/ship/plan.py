@@ -166,10 +166,10 @@ def _products(context: ShipContext, version: str) -> list[Product]:
 
 def _weights_of(context: ShipContext) -> Path:
     """The folder whose weights have the shapes of the run's merged model."""
-    from slipway.export.merge import find_base, open_source
+    from slipway.export.merge.sources import open_source, recorded_base
 
     opened = open_source(context.source.folder)
-    return opened.path / "model" if opened.whole else find_base([opened], None)[0]
+    return opened.path / "model" if opened.whole else recorded_base(opened)
 
 
 def _quants(

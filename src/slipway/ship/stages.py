@@ -70,6 +70,16 @@ class ShipContext:
         return sha256_json([self.source.digest, kind, self.system.text, parameters, *unmerged])
 
 
+def apart(
+    context: ShipContext, work: Callable[..., Manifest], *arguments: Any, **more: Any
+) -> Manifest:
+    """Make an artefact in a process of its own; see `slipway.ship.child`."""
+    from slipway.ship.child import run_apart
+
+    made: Manifest = run_apart(work, *arguments, events=context.events, tell=context.say, **more)
+    return made
+
+
 def toolchain(context: ShipContext, results: Results) -> Outputs:
     """llama.cpp's tools: those there are, else built now."""
     from slipway.export.toolchain import install_toolchain, require_toolchain
@@ -92,7 +102,7 @@ def merge(context: ShipContext, results: Results) -> Outputs:
         return merged_place(context.home, context.source)
 
     def make(folder: Path) -> Manifest:
-        return merge_run(context.source.folder, folder, events=context.events)
+        return apart(context, merge_run, context.source.folder, folder)
 
     return _made(context, place, make)
 
@@ -108,8 +118,8 @@ def convert(context: ShipContext, results: Results) -> Outputs:
         return gguf_place(context.home, folder, model["digest"], version)
 
     def make(out: Path) -> Manifest:
-        return convert_to_gguf(
-            folder, out, outtype="auto", home=context.home, events=context.events, say=context.say
+        return apart(
+            *(context, convert_to_gguf, folder, out), outtype="auto", home=context.home, say=True
         )
 
     return _made(context, place, make)
@@ -121,9 +131,9 @@ def starting_model(context: ShipContext) -> Outputs:
     if not context.options.unmerged:
         return {"folder": str(source.folder), "digest": source.digest}
     from slipway.export.hf import parent_of
-    from slipway.export.merge import find_base, open_source
+    from slipway.export.merge.sources import open_source, recorded_base
 
-    base, _ = find_base([open_source(source.folder)], None)
+    base = recorded_base(open_source(source.folder))
     return {"folder": str(base), "digest": next(iter(parent_of(base).values()))}
 
 
@@ -137,12 +147,11 @@ def adapter(context: ShipContext, results: Results) -> Outputs:
         return adapter_place(context.home, context.source, version)
 
     def make(out: Path) -> Manifest:
-        return convert_adapter(
-            context.source.folder,
-            out,
-            base_gguf=Path(results["convert"]["folder"]),
+        gguf = Path(results["convert"]["folder"])
+        return apart(
+            *(context, convert_adapter, context.source.folder, out),
+            base_gguf=gguf,
             home=context.home,
-            events=context.events,
         )
 
     return _made(context, place, make)

@@ -11,7 +11,7 @@ from slipway.core.errors import SlipwayError
 
 _TOKENS = 512
 _LEAST = 128
-_LOGITS_BYTES = 128 << 20
+_LOGITS_BYTES = 48 << 20
 _PROBES = (
     ("Hello! Who are you, and what can you do for me?", "I answer questions and help with orders."),
     ("My parcel has not arrived. Order 48213.", "I am sorry. Let me look at where it is."),

@@ -113,14 +113,15 @@ def _by_logits(
     base: Path, merged: Path, beside: Beside, tolerance: float, *, required: bool
 ) -> Proved | None:
     run_dir = next((source.path for source in beside.sources if source.run is not None), None)
+    from slipway.training.memory import give_back
+
     size = _vocabulary(merged)
     texts = probes(merged, run_dir, probe_tokens(size))
     try:
-        logits = [
-            streamed_logits(base, texts),
-            streamed_logits(base, texts, beside),
-            streamed_logits(merged, texts),
-        ]
+        logits = []
+        for folder, more in ((base, None), (base, beside), (merged, None)):
+            logits.append(streamed_logits(folder, texts, more))
+            give_back()  # what was read of the weights
         notes = {"proof": "logits, one layer at a time", "proof_dtype": "float32"}
     except CannotStreamError as error:
         dtype = _loadable(Weights(base).count, required)

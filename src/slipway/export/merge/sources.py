@@ -156,7 +156,7 @@ def find_base(
     runs = [source for source in sources if source.run is not None]
     if given is None and not runs:
         raise _base_needed(sources[0], command)
-    base = given if given is not None else _recorded_base(runs[0])
+    base = given if given is not None else recorded_base(runs[0])
     if not (base / "config.json").is_file():
         raise NotFoundError(
             "model.not_found",
@@ -201,7 +201,7 @@ def peft_base(folder: Path) -> str:
         return ""
 
 
-def _recorded_base(source: Source) -> Path:
+def recorded_base(source: Source) -> Path:
     """The base's folder as the run knew it, or a pulled base of the same digest."""
     assert source.run is not None
     recorded = Path(str(source.run.notes.get("base_path", "")))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from slipway.training.lora import Adapter
 
-_BLOCK_NUMBERS = 32 << 20  # of a weight that are held in fp32 at a time
+_BLOCK_NUMBERS = 8 << 20  # of a weight that are held in fp32 at a time
 
 
 class CannotStreamError(Exception):
