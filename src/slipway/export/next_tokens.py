@@ -82,6 +82,15 @@ def next_tokens(
     return found
 
 
+def same_tokens(logits: Tensor, found: Sequence[dict[int, float]]) -> list[dict[int, float]]:
+    """Log-probabilities of a model in `transformers` for the tokens that the server named."""
+    logs = logits.double().log_softmax(-1)
+    return [
+        dict(zip(likely, row[list(likely)].tolist(), strict=True))
+        for row, likely in zip(logs, found, strict=True)
+    ]
+
+
 def largest_difference(wanted: Tensor, found: Sequence[dict[int, float]]) -> float:
     """Of log-probabilities, in nats, over the tokens that the server named."""
     import torch

@@ -42,6 +42,9 @@ AdapterProofKind = Literal["auto", "logits", "weights"]
 ADAPTER_NAME = "adapter.gguf"
 _CONFIG, _WEIGHTS, _CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 _HEAD = "lm_head"
+# the latent attention of these is computed without a look at adapters (seen by its logits)
+_LATENT = frozenset({"q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"})
+_NOT_ADDED = dict.fromkeys(["deepseek_v2", "deepseek_v3", "kimi_k2"], _LATENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def convert_adapter(
         refuse_gguf(base)
     folder, digest = find_base([source], base, command="convert")
     loaded = source.adapter()
-    if reason := not_linear(loaded) or _hidden_head(loaded, folder):
+    if reason := not_linear(loaded) or _left_out(loaded, folder):
         raise _cannot(source, reason)
     toolchain = require_toolchain(home)
     log = events or EventLog(None)
@@ -127,11 +130,14 @@ def _cannot(source: Source, reason: Text) -> UsageError:
     )
 
 
-def _hidden_head(adapter: Adapter, base: Path) -> Text | None:
-    """An adapter of the output head is lost where the GGUF has none: it shares the embedding."""
-    if not any(name.rpartition(".")[2] == _HEAD for name in adapter.layers):
-        return None
+def _left_out(adapter: Adapter, base: Path) -> Text | None:
+    """What llama.cpp would leave out of an adapter without a word; None if nothing."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    lasts = {name.rpartition(".")[2] for name in adapter.layers}
+    if found := sorted(lasts & _NOT_ADDED.get(config.get("model_type"), frozenset())):
+        return tr("llama.cpp adds nothing to `{name}` of this architecture", name=found[0])
+    if _HEAD not in lasts:
+        return None
     head = any(name.endswith(f"{_HEAD}.weight") for name in Weights(base).entries)
     if head and not config.get("tie_word_embeddings", False):
         return None

@@ -23,9 +23,10 @@ from slipway.export.convert.model import GGUF_NAME, gguf_files
 from slipway.export.convert.space import require_space
 from slipway.export.convert.tool import run_converter
 from slipway.export.merge.probes import probes
+from slipway.export.merge.proof import base_and_adapted_logits
 from slipway.export.merge.sources import Source
-from slipway.export.merge.streamed import Beside, CannotStreamError, streamed_logits
-from slipway.export.next_tokens import divergence, next_tokens, places_of
+from slipway.export.merge.streamed import Beside
+from slipway.export.next_tokens import divergence, next_tokens, places_of, same_tokens
 from slipway.export.server import served
 from slipway.export.toolchain import Toolchain
 
@@ -76,29 +77,24 @@ def prove_adapter(
         ProofError: the file is not the adapter.
         NotFoundError: `base_gguf` is no GGUF.
         ToolError: llama.cpp does not load base and adapter.
-        ResourceError: no room for the base's GGUF, and logits were asked for.
+        ResourceError: no room for the base or its GGUF, and logits were asked for.
     """
     metrics = prove_weights(gguf, adapter)
     if kind == "weights":
         return AdapterProof("weights", metrics)
-    try:
-        with _base_file(base, base_digest, base_gguf, kind, toolchain, home) as file:
-            if file is None:
-                return AdapterProof("weights", metrics, {"no_logits": "no GGUF of the base"})
-            found = prove_logits(gguf, file, source, adapter, base=base, toolchain=toolchain)
-            return AdapterProof("logits", {**metrics, **found})
-    except CannotStreamError as error:
-        if kind == "logits":
-            raise ResourceError(
-                "convert.no_logits",
-                tr(
-                    "the base in {path} cannot be computed tensor by tensor: {name}",
-                    path=base,
-                    name=error,
-                ),
-                tr("prove the weights alone with `--proof weights`"),
-            ) from error
-        return AdapterProof("weights", metrics, {"no_logits": f"not streamed: {error}"})
+    with _base_file(base, base_digest, base_gguf, kind, toolchain, home) as file:
+        if file is None:
+            return AdapterProof("weights", metrics, {"no_logits": "no GGUF of the base"})
+        found = prove_logits(gguf, file, source, adapter, base=base, toolchain=toolchain)
+    if found is not None:
+        return AdapterProof("logits", {**metrics, **found})
+    if kind == "logits":
+        raise ResourceError(
+            "convert.no_logits",
+            tr("the base in {path} does not fit into memory for the proof by logits", path=base),
+            tr("prove the weights alone with `--proof weights`"),
+        )
+    return AdapterProof("weights", metrics, {"no_logits": "the base does not fit into memory"})
 
 
 def prove_weights(gguf: Path, adapter: Adapter) -> dict[str, Any]:
@@ -163,22 +159,24 @@ def prove_logits(
     base: Path,
     toolchain: Toolchain,
     tolerance: float = TOLERANCE_KL,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Compare llama.cpp's next-token probabilities, with adapter and without, with `transformers`'.
 
     A quantised base moves both; so what the base alone is off is allowed three times.
 
     Returns:
         kl_mean (nats, of base + adapter), base_kl_mean (of the base alone), adapter_kl_mean (how
-        far the adapter moves the base), positions.
+        far the adapter moves the base), positions; None where the base does not fit into memory.
 
     Raises:
         ProofError: llama.cpp's model with the adapter is another one, or is the base.
     """
     run_dir = source.path if source.run is not None else None
     texts = probes(base, run_dir, _PROBE_TOKENS)
-    beside = Beside.of([source], [adapter])
-    plain, wanted = streamed_logits(base, texts), streamed_logits(base, texts, beside)
+    made = base_and_adapted_logits(base, Beside.of([source], [adapter]), texts)
+    if made is None:
+        return None
+    plain, wanted = made
     places = places_of(texts)
     with _linked(gguf) as link:
         arguments = ["-c", "1024", "-np", "1", "--no-warmup", "--lora", str(link)]
@@ -188,13 +186,13 @@ def prove_logits(
     rows = [place.row for place in places]
     kl = divergence(wanted[rows], on)
     base_kl = divergence(plain[rows], off)
-    logs, other = wanted[rows].log_softmax(-1), plain[rows].log_softmax(-1)
-    effect = float((logs.exp() * (logs - other)).sum(-1).mean())
+    # over the tokens that the server named, or a lost adapter would look small beside its effect
+    effect = divergence(wanted[rows], same_tokens(plain[rows], on))
     if not kl <= min(tolerance, _LEAST_PART * effect) + 3 * base_kl:
         raise _differs(
             tr(
-                "mean KL {kl:.5f} of llama.cpp's base + adapter; the base alone is off by "
-                "{base:.5f}, and the adapter moves it by {effect:.5f}",
+                "mean KL {kl:.1e} of llama.cpp's base + adapter; the base alone is off by "
+                "{base:.1e}, and the adapter moves it by {effect:.1e}",
                 kl=kl,
                 base=base_kl,
                 effect=effect,
@@ -285,5 +283,8 @@ def _differs(reason: Any) -> ProofError:
     return ProofError(
         "convert.adapter_differs",
         tr("the GGUF adapter is not the adapter that was trained: {reason}", reason=reason),
-        tr("merge it instead, and please report this with the run's manifest.json"),
+        tr(
+            "merge it instead: of some architectures llama.cpp computes layers to which it adds "
+            "no adapter"
+        ),
     )

@@ -152,6 +152,19 @@ def _by_logits(
     return Proved(metrics, {**notes, "positions": result.positions, "tolerance": tolerance})
 
 
+def base_and_adapted_logits(
+    base: Path, beside: Beside, texts: list[list[int]]
+) -> tuple[Tensor, Tensor] | None:
+    """Logits of the base and of base + adapters at every position; None if memory is too small."""
+    try:
+        return streamed_logits(base, texts), streamed_logits(base, texts, beside)
+    except CannotStreamError:
+        dtype = _loadable(Weights(base).count, required=False)
+    if dtype is None:
+        return None
+    return _loaded_logits(base, None, texts, dtype), _loaded_logits(base, beside, texts, dtype)
+
+
 def _require_same(result: _Comparison, tolerance: float) -> None:
     if not (result.kl_mean <= tolerance and result.top1 >= TOLERANCE_TOP1):
         raise ProofError(
