@@ -59,11 +59,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--proof",
-    metavar="auto|logits|weights",
+    metavar="tokens|auto|logits|weights",
     help=str(
         tr(
-            "How an adapter is proved: `logits` loads it in llama.cpp beside a GGUF of its base, "
-            "`weights` measures the file; `auto` (default) does the first where it is quick."
+            "Of a model: `tokens` (default), or `logits` to compare llama.cpp's numbers with "
+            "transformers', too. Of an adapter: `logits` loads it in llama.cpp beside a GGUF of "
+            "its base, `weights` measures the file; `auto` (default) does the first where it is "
+            "quick."
         )
     ),
 )
@@ -96,9 +98,10 @@ def convert(
         _print(target, manifest, _tell_adapter, as_json=as_json)
         return
     _refuse_run(folder)
+    proof = more.pop("proof") or "tokens"
     _refuse_options(more)
     split = Split(split_max_size, split_max_tensors)
-    target, manifest = _convert_model(folder, output, outtype or "auto", split, home)
+    target, manifest = _convert_model(folder, output, outtype or "auto", split, proof, home)
     _print(target, manifest, _tell_model, as_json=as_json)
 
 
@@ -139,7 +142,7 @@ def _refuse_options(options: dict[str, Any]) -> None:
 
 
 def _convert_model(
-    folder: Path, output: Path | None, outtype: str, split: Split, home: Home
+    folder: Path, output: Path | None, outtype: str, split: Split, proof: str, home: Home
 ) -> tuple[Path, Manifest]:
     from slipway.cli.output import LiveLine, note
     from slipway.core.events import EventLog
@@ -160,6 +163,7 @@ def _convert_model(
         output,
         outtype=outtype,
         split=split,
+        proof=proof,
         home=home,
         events=EventLog(None, _shown_on(line)),
         say=warnings.append,
@@ -249,6 +253,15 @@ def _tell_model(target: Path, manifest: Manifest) -> None:
             chats=proof["chats"],
         )
     )
+    if logits := manifest.notes.get("logits"):
+        note(
+            tr(
+                "llama.cpp computes what transformers computes: mean KL {kl:.1e} over {count} "
+                "next tokens",
+                kl=logits["kl_mean"],
+                count=logits["positions"],
+            )
+        )
     for difference in proof["rare_differences"]:
         note(tr("known difference on rare characters: {what}", what=difference))
 

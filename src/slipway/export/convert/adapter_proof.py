@@ -23,7 +23,7 @@ from slipway.export.convert.model import GGUF_NAME, gguf_files
 from slipway.export.convert.space import require_space
 from slipway.export.convert.tool import run_converter
 from slipway.export.merge.probes import probes
-from slipway.export.merge.proof import base_and_adapted_logits
+from slipway.export.merge.proof import model_logits
 from slipway.export.merge.sources import Source
 from slipway.export.merge.streamed import Beside
 from slipway.export.next_tokens import divergence, next_tokens, places_of, same_tokens
@@ -173,10 +173,10 @@ def prove_logits(
     """
     run_dir = source.path if source.run is not None else None
     texts = probes(base, run_dir, _PROBE_TOKENS)
-    made = base_and_adapted_logits(base, Beside.of([source], [adapter]), texts)
-    if made is None:
+    plain = model_logits(base, texts)
+    wanted = model_logits(base, texts, Beside.of([source], [adapter]))
+    if plain is None or wanted is None:
         return None
-    plain, wanted = made
     places = places_of(texts)
     with _linked(gguf) as link:
         arguments = ["-c", "1024", "-np", "1", "--no-warmup", "--lora", str(link)]

@@ -14,7 +14,7 @@ from slipway.core.i18n import Text
 from slipway.core.manifest import Manifest, Setting, package_versions, write_manifest
 from slipway.core.paths import Home
 from slipway.export.convert.formats import gguf_size, native_outtype
-from slipway.export.convert.options import Split, check_outtype
+from slipway.export.convert.options import Split, check_outtype, check_proof
 from slipway.export.convert.scan import require_f16_range, scan_weights
 from slipway.export.convert.space import require_space
 from slipway.export.convert.tool import run_converter
@@ -32,6 +32,7 @@ def convert_to_gguf(
     *,
     outtype: str = "bf16",
     split: Split | None = None,
+    proof: str = "tokens",
     home: Home,
     events: EventLog | None = None,
     say: Callable[[Text], None] = lambda text: None,
@@ -46,12 +47,14 @@ def convert_to_gguf(
         outtype: number format of the matrices: "bf16", "f16", "f32", "q8_0", or "auto" for the
             one that they have (see `convert.formats.native_outtype`).
         split: write a set of files `model-00001-of-0000N.gguf` instead of one.
+        proof: "tokens", or "logits": llama.cpp's probabilities of next tokens are compared with
+            those of `transformers`, too.
         events: receives "progress" events with `stage` ("convert", "prove") and `fraction`.
         say: is told the folder's faults that do not hinder the conversion; they are kept in the
             manifest's notes, too.
 
     Raises:
-        UsageError: unknown `outtype`, or a `split` that the converter would not take.
+        UsageError: unknown `outtype` or `proof`, or a `split` that the converter would not take.
         NotFoundError, InputError: the folder is no model, a weight file is cut short, or the
             converter would make another model of it (see `export.handover`).
         ResourceError: no toolchain, or too little disk.
@@ -60,14 +63,18 @@ def convert_to_gguf(
             `outtype`, or the result would tokenize or render otherwise.
     """
     check_outtype(outtype)
+    check_proof(proof)
     arguments = (split or Split()).arguments()
     require_whole(model_dir)
     warnings = [fault.message for fault in require_convertible(model_dir)]
     for warning in warnings:
         say(warning)
+    if proof == "logits":
+        _require_text_model(model_dir)
     chosen = native_outtype(model_dir) if outtype == "auto" else outtype
     setting = Setting(chosen, "measured" if outtype == "auto" else "flag")
-    job = _Job(model_dir, setting, arguments, require_toolchain(home), events or EventLog(None))
+    log = events or EventLog(None)
+    job = _Job(model_dir, setting, arguments, proof == "logits", require_toolchain(home), log)
     require_space(out_dir, gguf_size(model_dir, chosen))
     scan = scan_weights(model_dir)
     if chosen == "f16":
@@ -80,6 +87,7 @@ class _Job:
     model_dir: Path
     outtype: Setting
     split: list[str]
+    logits: bool
     toolchain: Toolchain
     log: EventLog
 
@@ -103,6 +111,8 @@ def _convert(job: _Job, out_dir: Path, warnings: Sequence[Text]) -> Manifest:
         files = gguf_files(folder)
         proof = prove_tokenizer(files[0], job.model_dir, toolchain=job.toolchain)
         notes: dict[str, Any] = {"proof": proof.as_json()}
+        if job.logits:
+            notes["logits"] = _prove_logits(job, files[0])
         if warnings:
             notes["warnings"] = [one.en for one in warnings]
         metrics = {
@@ -113,6 +123,21 @@ def _convert(job: _Job, out_dir: Path, warnings: Sequence[Text]) -> Manifest:
             "proof_s": proof.seconds,
         }
         return _write_manifest(folder, job, metrics, notes)
+
+
+def _require_text_model(model_dir: Path) -> None:
+    from slipway.export.convert.logits_proof import require_text_model
+
+    require_text_model(model_dir)
+
+
+def _prove_logits(job: _Job, gguf: Path) -> dict[str, float]:
+    # the merge, whose probes and logits these are, asks this package for room on the disk
+    from slipway.export.convert.logits_proof import prove_model_logits
+
+    return prove_model_logits(
+        gguf, job.model_dir, outtype=job.outtype.value, toolchain=job.toolchain
+    )
 
 
 def _write_manifest(

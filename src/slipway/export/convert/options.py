@@ -10,6 +10,7 @@ from slipway.core.errors import UsageError, nearest
 from slipway.core.i18n import tr
 
 OutType = Literal["auto", "bf16", "f16", "f32", "q8_0"]
+ModelProof = Literal["tokens", "logits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +70,19 @@ def check_outtype(outtype: str) -> None:
             "convert.unknown_type",
             tr("unknown GGUF type `{name}`", name=outtype),
             tr("use one of {names}", names=", ".join(close or known)),
+        )
+
+
+def check_proof(proof: str) -> None:
+    """Refuse an unknown kind of proof.
+
+    Raises:
+        UsageError: it is none of `ModelProof`.
+    """
+    known = get_args(ModelProof)
+    if proof not in known:
+        raise UsageError(
+            "convert.unknown_proof",
+            tr("`--{option}` of a model cannot be `{value}`", option="proof", value=proof),
+            tr("use one of {names}", names=", ".join(known)),
         )

@@ -152,17 +152,18 @@ def _by_logits(
     return Proved(metrics, {**notes, "positions": result.positions, "tolerance": tolerance})
 
 
-def base_and_adapted_logits(
-    base: Path, beside: Beside, texts: list[list[int]]
-) -> tuple[Tensor, Tensor] | None:
-    """Logits of the base and of base + adapters at every position; None if memory is too small."""
+def model_logits(
+    folder: Path, texts: list[list[int]], beside: Beside | None = None
+) -> Tensor | None:
+    """Logits of a model, with adapters beside it, at every position; None if memory is too small.
+
+    One layer at a time where the folder's weights are those of the model by name.
+    """
     try:
-        return streamed_logits(base, texts), streamed_logits(base, texts, beside)
+        return streamed_logits(folder, texts, beside)
     except CannotStreamError:
-        dtype = _loadable(Weights(base).count, required=False)
-    if dtype is None:
-        return None
-    return _loaded_logits(base, None, texts, dtype), _loaded_logits(base, beside, texts, dtype)
+        dtype = _loadable(Weights(folder).count, required=False)
+    return None if dtype is None else _loaded_logits(folder, beside, texts, dtype)
 
 
 def _require_same(result: _Comparison, tolerance: float) -> None:
