@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from tests.export.model_zoo import FAMILIES, bert, causal_model, xlm_roberta
 from tests.shared_home import shared_home
 
+from slipway.core.errors import ToolError
 from slipway.core.paths import Home
 from slipway.export import convert_to_gguf
 from slipway.export.handover import inspect
@@ -64,6 +66,36 @@ def difference(folder: Path, gguf: Path, tools: Toolchain, *, turn: int = 0) -> 
     arguments = ["-c", "512", "-np", "1", "--no-warmup", "-fa", "off", "-ctk", "f32", "-ctv", "f32"]
     with served(tools, gguf, arguments) as server:
         return largest_difference(wanted.roll(turn, 0), next_tokens(server, texts))
+
+
+def test_a_tokenizer_that_cuts_words_otherwise_is_refused(
+    tmp_path: Path, home: Home, tools: Toolchain
+) -> None:
+    folder = causal_model("qwen2", tmp_path / "qwen2")
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    cut = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]
+    assert "Regex" in cut
+    cut["Regex"] = r"\s+|\S+"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ToolError) as caught:
+        convert_to_gguf(folder, tmp_path / "out", home=home)
+    assert caught.value.code == "convert.unsupported" and "tokenizer" in caught.value.message_en
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("added", [1, 3])
+def test_tokens_added_at_the_end_leave_the_tokenizer_known(
+    tmp_path: Path, home: Home, tools: Toolchain, added: int
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = causal_model("qwen2", tmp_path / "qwen2")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<|shop_{number}|>" for number in range(added)], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    made = convert_to_gguf(folder, tmp_path / "out", home=home)
+    assert made.notes["proof"]["chats"] == 3
 
 
 MISREAD: dict[str, tuple[str, dict[str, Any], str, bool]] = {

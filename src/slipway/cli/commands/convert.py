@@ -93,14 +93,15 @@ def convert(
 
     home = Home.current()
     folder = resolve(source, home, home.runs)
+    split = Split(split_max_size, split_max_tensors)
     if as_adapter or _is_adapter(folder):
+        _refuse_split(split)
         target, manifest = _convert_adapter(folder, output, outtype, home, more)
         _print(target, manifest, _tell_adapter, as_json=as_json)
         return
     _refuse_run(folder)
     proof = more.pop("proof") or "tokens"
     _refuse_options(more)
-    split = Split(split_max_size, split_max_tensors)
     target, manifest = _convert_model(folder, output, outtype or "auto", split, proof, home)
     _print(target, manifest, _tell_model, as_json=as_json)
 
@@ -127,6 +128,17 @@ def _refuse_run(folder: Path) -> None:
             run=folder,
         )
     raise UsageError("convert.run", tr("{run} is a run, not a model", run=folder), hint)
+
+
+def _refuse_split(split: Split) -> None:
+    from slipway.core.errors import UsageError
+
+    if given := split.arguments():
+        raise UsageError(
+            "convert.model_option",
+            tr("`{option}` is for models: an adapter is one file", option=given[0]),
+            tr("leave it out"),
+        )
 
 
 def _refuse_options(options: dict[str, Any]) -> None:

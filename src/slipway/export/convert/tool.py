@@ -67,7 +67,10 @@ def _explained(error: ToolError, source: Path, target: Path) -> SlipwayError:
         return ToolError(
             "convert.unsupported",
             tr("llama.cpp does not know the tokenizer of {folder}", folder=str(source)),
-            tr("use a base model that llama.cpp supports"),
+            tr(
+                "keep the base's tokenizer and add tokens at its end, or use a newer llama.cpp "
+                "that knows it"
+            ),
         )
     if match := re.search(r"Quant method is not yet supported: '([^']+)'", text):
         return InputError(
