@@ -92,12 +92,12 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def causal_model(family: str, folder: Path, **more: Any) -> Path:
+def causal_model(family: str, folder: Path, *, tokenizer: str | None = None, **more: Any) -> Path:
     """A random model of a family with its tokenizer, in fp32."""
     import transformers
 
-    tokenizer, name, keys = FAMILIES[family]
-    size = {"tiny": tiny, "qwen": qwen, "deepseek": deepseek}[tokenizer](folder)
+    usual, name, keys = FAMILIES[family]
+    size = {"tiny": tiny, "qwen": qwen, "deepseek": deepseek}[tokenizer or usual](folder)
     config = getattr(transformers, name)(**{**_SMALL, **keys, **more}, vocab_size=size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -13,7 +13,8 @@ import torch
 from tests.export.model_zoo import FAMILIES, bert, causal_model, xlm_roberta
 from tests.shared_home import shared_home
 
-from slipway.core.errors import ToolError
+from slipway.core.errors import SlipwayError, ToolError
+from slipway.core.i18n import Text
 from slipway.core.paths import Home
 from slipway.export import convert_to_gguf
 from slipway.export.handover import inspect
@@ -71,17 +72,27 @@ def difference(folder: Path, gguf: Path, tools: Toolchain, *, turn: int = 0) -> 
 def test_a_tokenizer_that_cuts_words_otherwise_is_refused(
     tmp_path: Path, home: Home, tools: Toolchain
 ) -> None:
-    folder = causal_model("qwen2", tmp_path / "qwen2")
+    folder = causal_model("deepseek-v2", tmp_path / "deepseek")
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
-    cut = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]
-    assert "Regex" in cut
-    cut["Regex"] = r"\s+|\S+"
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": r"\s+|\S+"}
     path.write_text(json.dumps(content))
     with pytest.raises(ToolError) as caught:
         convert_to_gguf(folder, tmp_path / "out", home=home)
     assert caught.value.code == "convert.unsupported" and "tokenizer" in caught.value.message_en
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_transformers_replaces_is_told_and_kept(
+    tmp_path: Path, home: Home, tools: Toolchain
+) -> None:
+    """As DeepSeek's distilled Qwen: the type of one house, the tokenizer of another."""
+    folder = causal_model("qwen2", tmp_path / "distilled", tokenizer="deepseek")
+    said: list[Text] = []
+    with pytest.raises(SlipwayError) as caught:  # its own vocabulary, Qwen's rule: none knows that
+        convert_to_gguf(folder, tmp_path / "out", home=home, say=said.append)
+    assert caught.value.code in {"convert.unsupported", "convert.tokens_differ"}
+    assert len(said) == 1 and "`Qwen2Tokenizer`" in said[0].en
 
 
 @pytest.mark.parametrize("added", [1, 3])
