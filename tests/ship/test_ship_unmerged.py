@@ -63,6 +63,8 @@ def test_an_unmerged_ship_keeps_the_adapter_beside_a_quantised_base(
     (adapter,) = model.adapter_paths
     assert f"ADAPTER {adapter}" in render_modelfile(model)
     assert apart.levels["Q8_0"]["kld_mean"] < 0.05
+    assert model.quality["figures"]["kld_mean"] == apart.levels["Q8_0"]["kld_mean"]
+    assert not (Path(apart.levels["Q8_0"]["folder"]) / "quality.json").exists()
 
     merged = ship(ShipOptions("shop", "merged:v1", types=("Q8_0",)))
     assert abs(apart.unquantised["ppl"] / merged.unquantised["ppl"] - 1) < 0.01

@@ -23,6 +23,7 @@ def answers(
     max_new_tokens: int,
     slots: int,
     on_answer: Callable[[], None] | None = None,
+    adapter: Path | None = None,
 ) -> list[str]:
     """The model's last turn for each conversation, greedy (temperature 0), in order.
 
@@ -33,6 +34,7 @@ def answers(
     Args:
         max_new_tokens: longest answer, tokens.
         slots: conversations at once.
+        adapter: GGUF adapter that is added to the model.
 
     Raises:
         ToolError: the server failed.
@@ -42,6 +44,7 @@ def answers(
     slots = min(slots, len(samples))
     each = context_tokens(samples, max_new_tokens)
     arguments = ["-c", str(each * slots), "-np", str(slots), "--no-warmup"]
+    arguments += ["--lora", str(adapter)] if adapter else []
     with served(toolchain, model, arguments) as server:
 
         def ask(sample: Sample) -> str:

@@ -1,66 +1,87 @@
-"""How far each level is from the unquantised model: perplexity, KL divergence, top-1 agreement."""
+"""What each level lost: the quality card of a ship, and the level to take."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.core.errors import NotFoundError, SlipwayError, ToolError
-from slipway.core.files import sha256_file, sha256_json, write_json
+from slipway.core.errors import NotFoundError, SlipwayError
+from slipway.core.files import sha256_file, sha256_json
 from slipway.core.i18n import tr
-from slipway.core.manifest import Manifest, Setting, package_versions, read_manifest, write_manifest
+from slipway.core.manifest import read_manifest
+from slipway.evaluation.quality import QualityCard, QualityPlan
 from slipway.ship.artefacts import Outputs, Results, artefact
 
 if TYPE_CHECKING:
     from slipway.datasets import Sample
-    from slipway.export.measure import TextSpec
-    from slipway.export.parts import Parts
-    from slipway.export.toolchain import Toolchain
+    from slipway.evaluation.quality.advice import Advice
     from slipway.ship.stages import ShipContext
 
-REFERENCE = "unquantised"
-RESULTS = "results.json"
 CHUNKS = 8
-_CONTEXTS = (512, 256, 128, 64)
 _ROWS = 400
 
 
 def measure(context: ShipContext, results: Results) -> Outputs:
-    """Measure each level against the unquantised GGUF; what was measured before is kept.
+    """Make the quality card of all levels; what was measured before is kept.
 
-    The text is the one given, else the run's held-out rows, else its training rows.
+    Perplexity, KLD and top-1 agreement are measured on the text given, else on the run's held-out
+    rows, else on its training rows. A thorough card also has answers to held-out rows, speed and
+    memory.
 
     Raises:
         NotFoundError: there is neither a text nor the data of a run.
-        ToolError: the text is too short, or a program failed.
+        InputError: the text is too short.
+        ToolError: a program failed.
     """
-    from slipway.export.parts import Parts
-    from slipway.export.toolchain import require_toolchain
+    from slipway.evaluation.quality import measure_quality
+    from slipway.evaluation.quality.keep import keep_beside
     from slipway.ship.stages import adapter_file, unquantised
 
     gguf = unquantised(context, results)
-    tools = require_toolchain(context.home)
+    adapter = adapter_file(results)
     with tempfile.TemporaryDirectory(prefix="slipway-ship-") as name:
         text = Path(name) / "text.txt"
         origin = write_measured_text(context, text)
-        adapter = [results["adapter"]["digest"]] if "adapter" in results else []
-        quants = [quant["digest"] for quant in results["quantise"].values()]
-        mark = sha256_json([sha256_file(text), gguf["digest"], quants, adapter])[:8]
-        out = context.home.artefacts / f"{Path(gguf['folder']).name}-quality-{mark}"
-        kept = context.home.cache / "measured" / gguf["digest"].removeprefix("sha256:")[:16]
-        parts = Parts(kept, context.events, total=1 + len(context.types))
-        levels = _levels(_Setup(tools, text, adapter_file(results), parts), gguf, results)
+        rows = _write_rows(context, Path(name) / "heldout.jsonl") if context.thorough else None
+        digests = [gguf["digest"], sha256_file(text), sha256_file(adapter) if adapter else ""]
+        mark = sha256_json(digests)[:8]
+        lengths = {} if context.thorough else {"prompts": (), "depths": ()}
+        plan = QualityPlan(
+            reference=Path(gguf["folder"]),
+            models={kind: Path(q["folder"]) for kind, q in results["quantise"].items()},
+            home=context.home,
+            out_dir=context.home.artefacts / f"{Path(gguf['folder']).name}-quality-{mark}",
+            text=text,
+            heldout=rows,
+            chunks=CHUNKS,
+            adapter=adapter,
+            **lengths,  # type: ignore[arg-type]
+        )
+        card = measure_quality(plan, events=context.events)
+    if adapter is None:  # with one, the figures are of more than the file
+        keep_beside(card, plan)
     return {
-        **artefact(out, _keep(out, gguf, results["quantise"], origin, tools, levels)),
+        **artefact(plan.out_dir),
         "mine": False,  # small, and the proof of what was shipped: --clean leaves it
         "text": origin,
-        "levels": levels,
+        "card": card.as_json(),
     }
+
+
+def card_from(outputs: Outputs) -> QualityCard:
+    """The card of a measure stage."""
+    return QualityCard(**outputs["card"])
+
+
+def advice_of(context: ShipContext, card: QualityCard) -> Advice:
+    """The level to take, by the gate where there is one."""
+    from slipway.evaluation.quality.advice import advise
+
+    return advise(card, context.options.gate)
 
 
 def write_measured_text(context: ShipContext, target: Path) -> str:
@@ -110,86 +131,16 @@ def _spoken(sample: Sample) -> str:
     return sample.text or "\n".join(m.content for m in sample.messages if m.role != "system")
 
 
-@dataclass(frozen=True, slots=True)
-class _Setup:
-    tools: Toolchain
-    text: Path
-    adapter: Path | None
-    parts: Parts
-
-    def key(self, *digests: str) -> list[Any]:
-        adapter = sha256_file(self.adapter) if self.adapter else ""
-        return [*digests, adapter, sha256_file(self.text), CHUNKS]
-
-
-def _levels(setup: _Setup, gguf: Outputs, results: Results) -> dict[str, dict[str, Any]]:
-    from slipway.export.measure import divergence
-
-    parts, quants = setup.parts, results["quantise"]
-    keys = {kind: setup.key(gguf["digest"], quant["digest"]) for kind, quant in quants.items()}
-    first = setup.key(gguf["digest"])
-    logits = setup.text.with_name("logits")
-    wanted = not all(parts.has(f"{kind}.kld", key) for kind, key in keys.items())
-    # the logits are not kept (they are large), so they are made again for a level that is new
-    if wanted or not parts.has(REFERENCE, first):
-        found, spec = _reference(setup, _file(gguf), logits if wanted else None)
-        parts.get(REFERENCE, first, lambda: found)
-    levels = {REFERENCE: parts.get(REFERENCE, first, dict)}
-    for kind, key in keys.items():
-        work: Callable[[], Any] = dict
-        if wanted:
-            work = partial(
-                divergence, setup.tools, _file(quants[kind]), spec, logits, adapter=setup.adapter
-            )
-        levels[kind] = parts.get(f"{kind}.kld", key, work)
-    return levels
-
-
-def _file(output: Outputs) -> Path:
-    from slipway.export.convert import gguf_files
-
-    return gguf_files(Path(output["folder"]))[0]
-
-
-def _reference(
-    setup: _Setup, model: Path, logits: Path | None
-) -> tuple[dict[str, float], TextSpec]:
-    """Perplexity of the unquantised model, with the longest context that the text fills twice."""
-    from slipway.export.measure import TextSpec, perplexity
-
-    for context in _CONTEXTS:
-        spec = TextSpec(setup.text, context, CHUNKS)
-        try:
-            found = perplexity(setup.tools, model, spec, logits=logits, adapter=setup.adapter)
-            return {**found, "context": context}, spec
-        except ToolError as error:
-            if error.code != "eval.text_too_short":
-                raise
-    raise ToolError(
-        "ship.text_too_short",
-        tr("the text is too short to measure on: {count} tokens are needed", count=2 * context),
-        tr("name a longer one with `--text FILE`, or leave it out with `--no-measure`"),
-    )
-
-
-def _keep(
-    out: Path,
-    gguf: Outputs,
-    quants: Outputs,
-    origin: str,
-    tools: Toolchain,
-    levels: dict[str, dict[str, Any]],
-) -> Manifest:
-    write_json(out / RESULTS, levels)
-    return write_manifest(
-        out,
-        "evaluation",
-        out.name,
-        files=[RESULTS],
-        parents={
-            "gguf": gguf["digest"],
-            **{f"quant:{kind}": quant["digest"] for kind, quant in quants.items()},
-        },
-        config={"text": Setting(origin, "default"), "chunks": Setting(CHUNKS, "default")},
-        versions={**package_versions(), "llama.cpp": tools.version},
-    )
+def _write_rows(context: ShipContext, target: Path) -> Path | None:
+    """Write the run's held-out conversations, to be answered; None when it has none."""
+    if context.source.run is None:
+        return None
+    lines = [
+        json.dumps({"messages": [{"role": m.role, "content": m.content} for m in sample.messages]})
+        for sample in islice(_rows(context.source.run, "heldout"), _ROWS)
+        if sample.kind == "chat" and not any(m.tool_calls for m in sample.messages)
+    ]
+    if not lines:
+        return None
+    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return target

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
-from slipway.ship.gate import Gate
+from slipway.evaluation.quality import Gate
 from slipway.store.modelfile import parse_modelfile
 from slipway.store.names import DEFAULT_TAG, ModelName
 
 DEFAULT_TYPES = ("Q4_K_M",)
+AUTO = "auto"
+AUTO_TYPES = ("Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
+"""What `-t auto` makes and measures, to keep the one that is recommended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +26,15 @@ class ShipOptions:
             its name in SLIPWAY_HOME/artefacts).
         name: `[namespace/]model[:tag]` to create.
         types: quant types, see `slipway quantize`; the first is what `name` itself serves.
+            `("auto",)` measures several and takes the smallest that is good enough.
         system: system prompt; None takes the one of the recipe or, where all rows have the same,
             of the data; empty is none.
         parameters: options for the Modelfile, as (name, value).
         unmerged: quantise the run's base, and add its adapter when the model is loaded.
         measure: measure each level against the unquantised model before it gets a name.
         text: plain text to measure on; None takes the rows of the run.
-        gate: what every level must meet.
+        gate: what every level must meet; with "auto", what the level that is taken must meet.
+        thorough: measure answers to held-out rows, speed and memory too.
         force: replace models of these names that hold something else.
         clean: remove what was made on the way, once the names are there.
     """
@@ -43,6 +48,7 @@ class ShipOptions:
     measure: bool = True
     text: Path | None = None
     gate: Gate = field(default_factory=Gate)
+    thorough: bool = False
     force: bool = False
     clean: bool = False
 

@@ -19,9 +19,9 @@ from slipway.jobs.pipeline import Observer, Pipeline, Stage, StageRecord
 from slipway.ship import stages
 from slipway.ship.artefacts import Results, intact
 from slipway.ship.facts import system_prompt
-from slipway.ship.measure import REFERENCE
+from slipway.ship.measure import advice_of, card_from
 from slipway.ship.names import names_hold, require_free
-from slipway.ship.options import ShipOptions, target_names
+from slipway.ship.options import AUTO, AUTO_TYPES, ShipOptions, target_names
 from slipway.ship.plan import TITLES, ShipPlan, make_plan, require_disk, stage_names
 from slipway.ship.source import Source, find_source
 from slipway.ship.stages import Say, ShipContext
@@ -40,6 +40,7 @@ class Shipped:
         levels: quant type -> folder, digest, size_bytes, bpw and what was measured.
         system: the system prompt in the Modelfile, or empty.
         unquantised: what was measured of the GGUF before quantising; empty when nothing was.
+        advice: which level to take and why, in English; empty when nothing was measured.
         measured_on: "heldout", "train", or the name of a text.
         artefacts: stage -> folder of what was made on the way.
         stages: name, seconds, and whether it was kept from an earlier call.
@@ -52,6 +53,7 @@ class Shipped:
     levels: dict[str, dict[str, Any]]
     system: str
     unquantised: dict[str, Any]
+    advice: str
     measured_on: str
     artefacts: dict[str, str]
     stages: list[dict[str, Any]]
@@ -79,7 +81,7 @@ def open_ship(
     home = home or Home.current()
     name = ModelName.parse(options.name)
     types = _checked_types(options, home)
-    target_names(options.name, types)
+    target_names(options.name, types)  # a name too long for its types ends here
     source = find_source(options.source, home)
     _require_run(options, source)
     place = home.root / "ship" / str(name.path).replace("/", "--").replace(":", "-")
@@ -93,9 +95,18 @@ def _checked_types(options: ShipOptions, home: Home) -> tuple[str, ...]:
     from slipway.export.quantise import check_types, quant_types
     from slipway.export.toolchain import find_toolchain
 
+    wanted = [name.strip() for name in options.types]
+    if AUTO in (name.lower() for name in wanted):
+        if len(wanted) > 1:
+            raise UsageError(
+                "ship.auto_alone",
+                tr("`-t auto` chooses the type itself"),
+                tr("leave the other types out, or name them without `auto`"),
+            )
+        return AUTO_TYPES
     tools = find_toolchain(home)
-    offered = quant_types(tools) if tools else [name.strip().upper() for name in options.types]
-    return tuple(check_types(options.types, offered))
+    offered = quant_types(tools) if tools else [name.upper() for name in wanted]
+    return tuple(check_types(wanted, offered))
 
 
 def _require_run(options: ShipOptions, source: Source) -> None:
@@ -162,11 +173,11 @@ def _require_measurable(context: ShipContext) -> None:
     """A gate without numbers would let everything pass."""
     if context.measures:
         return
-    if not context.options.gate.is_open:
+    if not context.options.gate.is_open or context.auto:
         raise UsageError(
             "ship.gate_without_measure",
             tr(
-                "a gate needs a measurement, and {source} is not measured",
+                "a gate and `-t auto` need a measurement, and {source} is not measured",
                 source=context.source.name,
             ),
             tr("name a text to measure on with `--text FILE`, and leave out `--no-measure`"),
@@ -205,13 +216,14 @@ def _pipeline(context: ShipContext, observer: Observer | None) -> Pipeline:
                 _digests(r),
                 source(r, "convert"),
                 _text_state(context),
+                context.thorough,
                 r.get("adapter", {}).get("digest"),
             ],
         ),
         "create": stage(
             "create",
             lambda r: [
-                context.options.gate.as_json(),
+                _gate_state(context),
                 r.get("measure", {}).get("digest"),
                 r.get("adapter", {}).get("digest"),
                 _digests(r),
@@ -233,10 +245,14 @@ def _text_state(context: ShipContext) -> Any:
     return sha256_file(text) if text is not None and text.is_file() else str(text)
 
 
+def _gate_state(context: ShipContext) -> Any:
+    return asdict(context.options.gate)
+
+
 def _inputs(context: ShipContext) -> str:
     """What decides whether a second call has anything to do."""
     names = {name: context.identity(kind) for name, kind in context.names.items()}
-    measured = [context.measures, _text_state(context), context.options.gate.as_json()]
+    measured = [context.measures, context.thorough, _text_state(context), _gate_state(context)]
     return sha256_json([names, measured])
 
 
@@ -254,16 +270,17 @@ def _up_to_date(context: ShipContext) -> Shipped | None:
 
 def _shipped(context: ShipContext, records: list[StageRecord]) -> Shipped:
     outputs = {record.name: record.outputs for record in records}
-    measured = outputs.get("measure", {}).get("levels", {})
+    card = card_from(outputs["measure"]) if "measure" in outputs else None
+    measured = card.levels if card else {}
     levels = {
         kind: {
+            **measured.get(kind, {}),
             "folder": made["folder"],
             "digest": made["digest"],
             "size_bytes": made["metrics"]["size_bytes"],
             "bpw": made["metrics"].get("bpw"),
             "fallback_tensors": made["fallbacks"],
             "tensors": made["tensors"],
-            **measured.get(kind, {}),
         }
         for kind, made in outputs["quantise"].items()
     }
@@ -275,7 +292,8 @@ def _shipped(context: ShipContext, records: list[StageRecord]) -> Shipped:
         names=outputs["create"]["names"],
         levels=levels,
         system=outputs["create"]["system"],
-        unquantised=measured.get(REFERENCE, {}),
+        unquantised=card.reference if card else {},
+        advice=advice_of(context, card).sentence.en if card else "",
         measured_on=outputs.get("measure", {}).get("text", ""),
         artefacts=artefacts,
         stages=[{"name": r.name, "seconds": r.seconds, "cached": r.cached} for r in records],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import ResourceError
+from slipway.core.errors import ProofError, ResourceError
 from slipway.core.events import EventLog
 from slipway.core.files import locked, sha256_json
 from slipway.core.i18n import Text, tr
@@ -19,7 +19,7 @@ from slipway.core.paths import Home
 from slipway.ship.artefacts import Outputs, Results, artefact
 from slipway.ship.facts import SystemPrompt
 from slipway.ship.modelfile import modelfile_text
-from slipway.ship.options import ShipOptions, target_names
+from slipway.ship.options import AUTO, ShipOptions, target_names
 from slipway.ship.places import (
     Place,
     adapter_place,
@@ -28,6 +28,7 @@ from slipway.ship.places import (
     quant_place,
 )
 from slipway.ship.source import Source
+from slipway.store import ModelManifest
 
 Say = Callable[[Text | str], None]
 
@@ -53,8 +54,18 @@ class ShipContext:
 
     @property
     def names(self) -> dict[str, str]:
-        """Model name -> quant type."""
-        return target_names(self.options.name, self.types)
+        """Model name -> quant type; "auto" as long as it is not chosen."""
+        return target_names(self.options.name, (AUTO,) if self.auto else self.types)
+
+    @property
+    def auto(self) -> bool:
+        """Whether the measurement chooses the type."""
+        return tuple(name.strip().lower() for name in self.options.types) == (AUTO,)
+
+    @property
+    def thorough(self) -> bool:
+        """Whether answers are measured: a gate on a metric needs them."""
+        return self.options.thorough or bool(self.options.gate.max_drop)
 
     @property
     def measures(self) -> bool:
@@ -240,12 +251,11 @@ def create(context: ShipContext, results: Results) -> Outputs:
     from slipway.ship.names import require_free
     from slipway.store import create_model
 
-    levels = results.get("measure", {}).get("levels", {})
-    context.options.gate.require({kind: levels[kind] for kind in context.types if levels})
+    wanted = _passed(context, results)
     require_free(context)  # again: hours may have passed
     names: dict[str, Any] = {}
     # the plain name last: whoever pulls it meanwhile gets the old model or the new one
-    for name, kind in reversed(context.names.items()):
+    for name, kind in reversed(wanted.items()):
         quant = results["quantise"][kind]
         text = modelfile_text(
             Path(quant["folder"]),
@@ -259,10 +269,52 @@ def create(context: ShipContext, results: Results) -> Outputs:
                 "name": context.source.name,
                 "type": kind,
                 "unmerged": context.options.unmerged,
-                "identity": context.identity(kind),
-                "measured": levels.get(kind, {}),
+                "identity": context.identity(AUTO if context.auto else kind),
             }
         }
         manifest = create_model(name, text, home=context.home, lineage=lineage)
+        if "measure" in results and manifest.adapter_paths:
+            manifest = _attach_card(context, manifest, kind, results)
         names[name] = {"type": kind, "manifest": manifest.digest, "size_bytes": manifest.size}
-    return {"names": {name: names[name] for name in context.names}, "system": context.system.text}
+    return {"names": {name: names[name] for name in wanted}, "system": context.system.text}
+
+
+def _passed(context: ShipContext, results: Results) -> dict[str, str]:
+    """Model name -> quant type, once the gate is passed.
+
+    Raises:
+        ProofError: it is not; each level is named with its figures.
+    """
+    if "measure" not in results:
+        return context.names
+    from slipway.evaluation.quality import require_gate
+    from slipway.ship.measure import advice_of, card_from
+
+    card = card_from(results["measure"])
+    advice = advice_of(context, card)
+    try:
+        if not context.auto or not advice.within:
+            require_gate(card, context.options.gate)
+    except ProofError:
+        context.say(tr("no name is created; what was made is kept for a look"))
+        raise
+    if not context.auto:
+        return context.names
+    context.say(advice.sentence)
+    assert advice.level is not None
+    return dict.fromkeys(context.names, advice.level)
+
+
+def _attach_card(
+    context: ShipContext, model: ModelManifest, kind: str, results: Results
+) -> ModelManifest:
+    """Keep the card of base and adapter with the name, as it is not the base's file's."""
+    from slipway.evaluation.quality.keep import card_of
+    from slipway.ship.measure import card_from
+    from slipway.store import attach_quality
+    from slipway.store.manifests import MODEL
+
+    card = card_of(card_from(results["measure"]), kind)
+    card["artefact"] = model.of_type(MODEL)[0].digest
+    card["settings"] = {**card["settings"], "adapter": results["adapter"]["digest"]}
+    return attach_quality(model.name.display, card, home=context.home)

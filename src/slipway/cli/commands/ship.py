@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     help=str(
         tr(
             "Quant types, default Q4_K_M. NAME is the first of them; with several each also gets "
-            "a name of its own (`shop:v1-q8_0`)."
+            "a name of its own (`shop:v1-q8_0`). `auto` makes several, measures them, and takes "
+            "the smallest that is good enough."
         )
     ),
 )
@@ -78,6 +79,17 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     help=str(tr("Gate: least share (0 to 1) of tokens with the same first choice.")),
 )
+@click.option(
+    "--max-drop",
+    multiple=True,
+    metavar="METRIC=POINTS",
+    help=str(tr("Gate: most that a metric (chrf, rouge_l) of the answers may be worse.")),
+)
+@click.option(
+    "--thorough",
+    is_flag=True,
+    help=str(tr("Measure answers to held-out rows, speed and memory too.")),
+)
 @click.option("--force", is_flag=True, help=str(tr("Replace models of these names.")))
 @click.option(
     "--clean", is_flag=True, help=str(tr("Afterwards remove what was made on the way, and say so."))
@@ -112,7 +124,7 @@ def ship(dry_run: bool, as_json: bool, **chosen: Any) -> None:
     if as_json:
         output.print_json(shipped.as_json())
         return
-    _show(shipped)
+    _show(shipped, options)
 
 
 def _options(
@@ -122,17 +134,19 @@ def _options(
     no_measure: bool,
     max_kld: float | None,
     min_top1: float | None,
+    max_drop: tuple[str, ...],
     **same: Any,
 ) -> ShipOptions:
+    from slipway.evaluation.gates import parse_bounds
+    from slipway.evaluation.quality import Gate
     from slipway.ship import ShipOptions
-    from slipway.ship.gate import Gate
     from slipway.ship.options import DEFAULT_TYPES, parse_parameter
 
     return ShipOptions(
         types=tuple(kind for text in types for kind in text.split(",")) or DEFAULT_TYPES,
         parameters=tuple(parse_parameter(text) for text in parameters),
         measure=not no_measure,
-        gate=Gate(max_kld, min_top1),
+        gate=Gate(max_kld, min_top1, parse_bounds(max_drop, "--max-drop")),
         **same,
     )
 
@@ -176,7 +190,7 @@ def shorten(text: str, width: int = 72) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def _show(shipped: Shipped) -> None:
+def _show(shipped: Shipped, options: ShipOptions) -> None:
     if shipped.unchanged:
         print(tr("nothing to do: {name} is up to date", name=shipped.name))
     else:
@@ -195,6 +209,8 @@ def _show(shipped: Shipped) -> None:
                 )
             )
     output.print_table(*_table(shipped))
+    if shipped.unquantised:
+        print(_advice(shipped, options))
     if sys.stdout.isatty():
         print(tr("system prompt: {text}", text=shorten(shipped.system) or tr("none")))
     print(tr("\ngo on with:"))
@@ -204,24 +220,46 @@ def _show(shipped: Shipped) -> None:
     print(f"  slipway show {shipped.name}")
 
 
+def _advice(shipped: Shipped, options: ShipOptions) -> Text:
+    """Which level to take and why, in the reader's language."""
+    from slipway.evaluation.quality import QualityCard
+    from slipway.evaluation.quality.advice import advise
+
+    card = QualityCard(shipped.unquantised, shipped.levels, {})
+    return advise(card, options.gate).sentence
+
+
+_FIGURES: dict[str, tuple[Text | str, str]] = {
+    "ppl": ("PPL", ".2f"),
+    "kld_mean": ("KLD", ".5f"),
+    "top1": (tr("top-1"), ".1%"),
+}
+
+
 def _table(shipped: Shipped) -> tuple[list[Text | str], list[list[object]]]:
-    """A row for each level, with the names that serve it and what was measured."""
+    """A row for each level, with what was measured and the names that serve it."""
     names: dict[str, list[str]] = {}
     for name, made in shipped.names.items():
         names.setdefault(made["type"], []).append(name)
+    found: list[tuple[Text | str, dict[str, Any]]] = list(shipped.levels.items())
+    if shipped.unquantised:
+        found.insert(0, (tr("unquantised"), shipped.unquantised))
+    figures = _FIGURES if shipped.unquantised else {}
+    scores = sorted({name for _, row in found for name in row.get("metrics", {})})
     columns: list[Text | str] = [tr("type"), tr("size"), tr("bits/weight")]
-    measured = bool(shipped.unquantised)
-    columns += ["PPL", "KLD", tr("top-1")] if measured else []
-    rows: list[list[object]] = []
-    if measured:
-        ppl = _cell(shipped.unquantised, "ppl", ".2f")
-        rows.append([tr("unquantised"), "-", "-", ppl, "-", "-", "-"])
-    for kind, level in shipped.levels.items():
-        row: list[object] = [kind, output.size(level["size_bytes"]), _cell(level, "bpw", ".2f")]
-        if measured:
-            forms = {"ppl": ".2f", "kld_mean": ".5f", "top1": ".1%"}
-            row += [_cell(level, key, form) for key, form in forms.items()]
-        rows.append([*row, ", ".join(names.get(kind, []))])
+    columns += [title for title, _ in figures.values()]
+    columns += scores
+    rows: list[list[object]] = [
+        [
+            kind,
+            output.size(row["size_bytes"]),
+            _cell(row, "bpw", ".2f"),
+            *(_cell(row, key, form) for key, (_, form) in figures.items()),
+            *(_cell(row["metrics"], name, ".1f") for name in scores),
+            ", ".join(names.get(str(kind), [])),
+        ]
+        for kind, row in found
+    ]
     return [*columns, tr("names")], rows
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.events import EventLog
-from slipway.core.files import write_bytes, write_json
+from slipway.core.files import sha256_file, write_bytes, write_json
 from slipway.core.hardware import probe
 from slipway.core.manifest import Setting, utc_now, write_manifest
 from slipway.evaluation import metrics
@@ -46,7 +46,7 @@ def measure_quality(plan: QualityPlan, *, events: EventLog | None = None) -> Qua
     parts = Parts(plan.out_dir / "parts", log, total=count, stage="quality")
     with tempfile.TemporaryDirectory(prefix="slipway-quality-") as name:
         inputs = gather(plan, Path(name), parts)
-        rows = _texts(inputs, parts, Path(name))
+        rows = _texts(plan, inputs, parts, Path(name))
         _speeds(plan, inputs, parts, rows)
         answers = _answers(plan, inputs, parts)
         if plan.packings:
@@ -79,11 +79,18 @@ def _all(inputs: Inputs) -> dict[str, Gguf]:
     return {REFERENCE: inputs.reference, **inputs.levels}
 
 
-def _texts(inputs: Inputs, parts: Parts, work: Path) -> dict[str, dict[str, Any]]:
+def _added(plan: QualityPlan) -> list[str]:
+    """What an adapter adds to the key of a part."""
+    return ["sha256:" + sha256_file(plan.adapter)] if plan.adapter else []
+
+
+def _texts(
+    plan: QualityPlan, inputs: Inputs, parts: Parts, work: Path
+) -> dict[str, dict[str, Any]]:
     """Perplexity of the unquantised model; perplexity and KLD of each level against it."""
     from slipway.export.measure import divergence, perplexity
 
-    text_key = [inputs.text_digest, inputs.text.context, inputs.text.chunks]
+    text_key = [inputs.text_digest, inputs.text.context, inputs.text.chunks, *_added(plan)]
     reference = inputs.reference
     keys = {name: [reference.digest, g.digest, text_key] for name, g in inputs.levels.items()}
     logits = work / "logits"
@@ -93,14 +100,18 @@ def _texts(inputs: Inputs, parts: Parts, work: Path) -> dict[str, dict[str, Any]
 
     def measure() -> dict[str, float]:
         keep = logits if write_logits else None
-        return perplexity(inputs.toolchain, reference.path, inputs.text, logits=keep)
+        return perplexity(
+            inputs.toolchain, reference.path, inputs.text, logits=keep, adapter=plan.adapter
+        )
 
     found = parts.get(f"{REFERENCE}.ppl", [reference.digest, text_key], measure)
     rows = {REFERENCE: {**_facts(reference), **found}}
     if write_logits and not logits.is_file():  # perplexity was kept, the logits never are
         measure()
     for name, gguf in inputs.levels.items():
-        compare = partial(divergence, inputs.toolchain, gguf.path, inputs.text, logits)
+        compare = partial(
+            divergence, inputs.toolchain, gguf.path, inputs.text, logits, adapter=plan.adapter
+        )
         rows[name] = {**_facts(gguf), **parts.get(f"{name}.kld", keys[name], compare)}
     logits.unlink(missing_ok=True)
     return rows
@@ -117,6 +128,8 @@ def _speeds(
     from slipway.export.measure import footprint, speeds
 
     tools = inputs.toolchain
+    if not (plan.prompts or plan.depths):
+        return
     for name, gguf in _all(inputs).items():
         key = [gguf.digest, tools.version, tools.variant, plan.prompts, plan.depths, probe().cpu]
 
@@ -142,8 +155,10 @@ def _answers(plan: QualityPlan, inputs: Inputs, parts: Parts) -> dict[str, list[
             inputs.samples,
             max_new_tokens=plan.max_new_tokens,
             slots=plan.slots,
+            adapter=plan.adapter,
         )
-        found[name] = parts.get(f"{name}.answers", [gguf.digest, asked, plan.max_new_tokens], ask)
+        key = [gguf.digest, asked, plan.max_new_tokens, *_added(plan)]
+        found[name] = parts.get(f"{name}.answers", key, ask)
     return found
 
 

@@ -35,7 +35,9 @@ class QualityPlan:
         context: tokens of a chunk for perplexity and KLD; its second half is scored.
         chunks: most chunks; fewer when the text is short.
         prompts: lengths at which reading a prompt is timed, tokens.
-        depths: tokens already in the context when writing an answer is timed.
+        depths: tokens already in the context when writing an answer is timed; with neither, speed,
+            memory and load time are not measured.
+        adapter: GGUF adapter that is added to every model; speed is that of the models alone.
         slots: conversations answered at once.
         seed: of the bootstrap.
     """
@@ -56,6 +58,7 @@ class QualityPlan:
     depths: tuple[int, ...] = (0, 512)
     slots: int = 8
     seed: int = 0
+    adapter: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

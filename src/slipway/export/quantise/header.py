@@ -23,10 +23,12 @@ class Header:
     Attributes:
         keys: key -> bytes that the pair takes.
         tensors: tensor -> bytes that its description takes, in the file's order.
+        shapes: tensor -> its shape, the row's length first.
     """
 
     keys: dict[str, int]
     tensors: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
 
 
 def padded(size: int) -> int:
@@ -79,15 +81,17 @@ def _read(data: mmap.mmap) -> Header:
         at = _after(data, at + 4, kind)
         keys[key] = at - start
     found: dict[str, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for _ in range(tensors):
         start = at
         name, at = _text(data, at)
         (dimensions,) = struct.unpack_from("<I", data, at)
+        shapes[name] = struct.unpack_from(f"<{dimensions}Q", data, at + 4)
         at += 4 + 8 * dimensions + 4 + 8
         found[name] = at - start
     if at > len(data):
         raise ValueError("cut short")
-    return Header(keys, found)
+    return Header(keys, found, shapes)
 
 
 def _text(data: mmap.mmap, at: int) -> tuple[str, int]:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.core import process
 from slipway.core.errors import InputError, NotFoundError
+from slipway.core.files import write_json
 from slipway.core.hardware import probe
 from slipway.core.i18n import tr
 from slipway.core.manifest import read_manifest
 from slipway.export.quantise import uniform_imatrix
+from slipway.export.quantise.header import read_header
 from slipway.export.quantise.plan import MATRIX_NAME, MatrixFacts
 from slipway.export.toolchain import Toolchain
 
 CALIBRATION_CHUNKS = 24  # of 512 tokens
 TEXT_NAME = "calibration.txt"
+SHAPES_NAME = "shapes.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,17 @@ class Matrix:
     digest: str | None = None
 
 
-def uniform(toolchain: Toolchain, source: Path, folder: Path) -> Matrix:
-    """Write a matrix in which every weight counts the same."""
+def uniform(toolchain: Toolchain, sources: Sequence[Path], folder: Path) -> Matrix:
+    """Write a matrix in which every weight counts the same.
+
+    Args:
+        sources: the model's files, one unless it is split.
+    """
     out = folder / MATRIX_NAME
+    shapes = {name: s for path in sources for name, s in read_header(path).shapes.items()}
+    write_json(folder / SHAPES_NAME, shapes)
     process.run(
-        [sys.executable, uniform_imatrix.__file__, source, out],
+        [sys.executable, uniform_imatrix.__file__, folder / SHAPES_NAME, out],
         env={"PYTHONPATH": str(toolchain.gguf_py)},
     )
     return Matrix(out, "uniform", MatrixFacts("uniform"))

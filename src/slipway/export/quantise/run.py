@@ -85,7 +85,8 @@ def quantize(
     found = _checked(gguf_dir, types, home, options or Options(), bool(calibration or imatrix))
     log = events or EventLog(None)
     lanes = _lanes(len(found.types), sum(path.stat().st_size for path in found.sources))
-    threads = found.options.threads or max(1, probe().cores // lanes)
+    # half as many again as there are cores: types differ, and the last one has the cores alone
+    threads = found.options.threads or max(1, round(1.5 * probe().cores / lanes))
     with tempfile.TemporaryDirectory(prefix="slipway-imatrix-") as scratch:
         matrix = _matrix(found, Path(scratch), calibration, imatrix)
         plans = _plans(found, matrix)
@@ -149,7 +150,7 @@ def _matrix(
         return importance.given(found.toolchain, imatrix, scratch)
     if calibration:
         return importance.measured(found.toolchain, found.sources[0], scratch, calibration)
-    return importance.uniform(found.toolchain, found.sources[0], scratch)
+    return importance.uniform(found.toolchain, found.sources, scratch)
 
 
 def _plans(found: _Input, matrix: Matrix | None) -> dict[str, Plan]:
