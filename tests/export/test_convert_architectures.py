@@ -86,7 +86,7 @@ def test_a_tokenizer_that_cuts_words_otherwise_is_refused(
 def test_a_tokenizer_that_transformers_replaces_is_told_and_kept(
     tmp_path: Path, home: Home, tools: Toolchain
 ) -> None:
-    """As DeepSeek's distilled Qwen: the type of one house, the tokenizer of another."""
+    """The type of one house, the tokenizer of another."""
     folder = causal_model("qwen2", tmp_path / "distilled", tokenizer="deepseek")
     said: list[Text] = []
     with pytest.raises(SlipwayError) as caught:  # its own vocabulary, Qwen's rule: none knows that

@@ -1,8 +1,8 @@
 """A tokenizer that `transformers` puts in the place of the folder's own.
 
 By the model's type it may build one of its classes over the folder's vocabulary, with that class's
-rule for cutting words; a model of another house with that type (DeepSeek's distilled Qwen) is then
-tokenized otherwise than it was pre-trained.
+rule for cutting words; a model of that type with a vocabulary of another house is then tokenized
+otherwise than it was pre-trained.
 """
 
 from __future__ import annotations
