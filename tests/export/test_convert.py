@@ -103,6 +103,12 @@ def test_unknown_number_format_offers_the_nearest(model: Path, home: Home, tmp_p
         ("raise SystemExit('BPE pre-tokenizer was not recognized')", ToolError, "convert."),
         ("raise ValueError('odd')", ToolError, "tool.failed"),
         ("pass", ToolError, "convert.failed"),
+        (
+            "vocab_size = 1\ntokenizer = type('T', (), {'vocab': {'a': 1}})\n"
+            "assert max(tokenizer.vocab.values()) < vocab_size",
+            InputError,
+            "convert.vocabulary_too_large",
+        ),
         ("raise ValueError(\"Can not map tensor 'x'\")", InputError, "convert.unknown_tensor"),
         (
             "raise NotImplementedError(\"Quant method is not yet supported: 'awq'\")",

@@ -88,4 +88,14 @@ def _explained(error: ToolError, source: Path, target: Path) -> SlipwayError:
             ),
             tr("convert a model folder as `save_pretrained` or `slipway merge` writes it"),
         )
+    if "assert max(tokenizer.vocab.values()) < vocab_size" in text:
+        return InputError(
+            "convert.vocabulary_too_large",
+            tr(
+                "as transformers reads it, the tokenizer in {folder} has more tokens than the "
+                "model has embeddings",
+                folder=source,
+            ),
+            tr("take the tokenizer of the base, or resize the embeddings and train them"),
+        )
     return disk_full(error, target)
