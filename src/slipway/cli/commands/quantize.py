@@ -38,6 +38,12 @@ _SHOWN_HITS = 6
     help=str(tr("Text on which the importance of each weight is measured.")),
 )
 @click.option(
+    "--calibration-data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help=str(tr("Dataset on whose train rows it is measured; see `slipway imatrix`. Repeatable.")),
+)
+@click.option(
     "--imatrix",
     type=click.Path(path_type=Path),
     help=str(tr("Importance matrix: a folder that `slipway imatrix` made, or a file.")),
@@ -76,6 +82,7 @@ def quantize(
     types: tuple[str, ...],
     output: Path | None,
     calibration: Path | None,
+    calibration_data: tuple[Path, ...],
     imatrix: Path | None,
     no_imatrix: bool,
     dry_run: bool,
@@ -85,7 +92,8 @@ def quantize(
     from slipway.cli.commands.convert import resolve
     from slipway.core.paths import Home
 
-    options = _options(no_imatrix, calibration, imatrix, more)
+    sources = {"--calibration": calibration, "--calibration-data": calibration_data}
+    options = _options({"--no-imatrix": no_imatrix, **sources, "--imatrix": imatrix}, more)
     home = Home.current()
     folder = resolve(gguf, home)
     wanted = [part for given in types for part in given.split(",")]
@@ -98,20 +106,23 @@ def quantize(
             wanted,
             home=home,
             options=options,
-            calibrated=bool(calibration or imatrix),
+            calibrated=bool(calibration or calibration_data or imatrix),
         )
         _show_plans(plans, as_json=as_json)
         return
+    if calibration_data:
+        from slipway.cli.commands.imatrix import make_imatrix
+        from slipway.export.imatrix import CalibrationPlan
+
+        imatrix = folder.with_name(f"{folder.resolve().name}-imatrix")
+        make_imatrix(folder, imatrix, CalibrationPlan(datasets=calibration_data), home)
     _make(folder, wanted, target, home, (calibration, imatrix), options, as_json=as_json)
 
 
-def _options(
-    no_imatrix: bool, calibration: Path | None, imatrix: Path | None, more: dict[str, Any]
-) -> Options:
+def _options(given: dict[str, Any], more: dict[str, Any]) -> Options:
     from slipway.core.errors import UsageError
     from slipway.export.quantise import parse_options
 
-    given = {"--no-imatrix": no_imatrix, "--calibration": calibration, "--imatrix": imatrix}
     names = [name for name, value in given.items() if value]
     if len(names) > 1:
         raise UsageError(
@@ -128,7 +139,7 @@ def _options(
         keep_split=more["keep_split"],
         allow_requantize=more["allow_requantize"],
         threads=more["threads"],
-        without_imatrix=no_imatrix,
+        without_imatrix=given["--no-imatrix"],
     )
 
 
