@@ -18,6 +18,7 @@ def test_the_command_plans_ships_and_tells_how_to_go_on(
     assert main([*command, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [item["state"] for item in plan["products"]] == ["make"] * 4
+    assert plan["stages"] == ["toolchain", "merge", "convert", "quantise", "measure", "create"]
     assert plan["names"]["shop:v1"] == {"type": "Q4_K_M", "state": "new"}
     assert main([*command, "--dry-run"]) == 0
     assert "will be created" in capsys.readouterr().out

@@ -51,12 +51,14 @@ class ShipPlan:
     """A ship before it begins.
 
     Attributes:
+        stages: in order.
         tools: llama.cpp's version; None when the tools must be installed first.
         names: model name -> (quant type, what the store holds under it).
         needed_bytes: disk that will be taken; what --clean gives back is part of it.
         free_bytes: on the disk of SLIPWAY_HOME.
     """
 
+    stages: tuple[str, ...]
     tools: str | None
     products: tuple[Product, ...]
     names: dict[str, tuple[str, NameState]]
@@ -68,6 +70,7 @@ class ShipPlan:
         products = [{**asdict(item), "folder": str(item.folder)} for item in self.products]
         names = {name: {"type": kind, "state": state} for name, (kind, state) in self.names.items()}
         return {
+            "stages": list(self.stages),
             "tools": self.tools,
             "products": products,
             "names": names,
@@ -103,6 +106,7 @@ def make_plan(context: ShipContext) -> ShipPlan:
     states = name_states(context)
     needed = sum(item.size_bytes for item in products if item.state == "make")
     return ShipPlan(
+        stages=tuple(stage_names(context)),
         tools=tools,
         products=tuple(products),
         names={name: (kind, states[name]) for name, kind in context.names.items()},

@@ -156,6 +156,7 @@ def _show_plan(plan: ShipPlan, system: str) -> None:
 
     if plan.tools is None:
         output.note(tr("llama.cpp's tools are not there yet: they will be installed first"))
+    print(tr("stages: {names}", names=" → ".join(str(TITLES[name]) for name in plan.stages)))
     rows = []
     for item in plan.products:
         label = str(TITLES[item.stage]) + (f" {item.label}" if item.label != item.stage else "")
