@@ -14,7 +14,6 @@ from slipway.core.errors import InputError, ProofError
 from slipway.core.i18n import tr
 from slipway.export.experts import routing_fault
 from slipway.export.fault import Fault
-from slipway.export.replaced import replaced_tokenizer
 from slipway.export.shards import Weights
 
 _TEMPLATE = "chat_template.jinja"
@@ -59,8 +58,7 @@ def require_convertible(folder: Path) -> list[Fault]:
         if fault.fatal:
             kind = ProofError if fault.code == "model.two_templates" else InputError
             raise kind(fault.code, fault.message, fault.hint)
-    replaced = replaced_tokenizer(folder)
-    return faults if replaced is None else [*faults, replaced]
+    return faults
 
 
 def template_of(folder: Path) -> str | None:

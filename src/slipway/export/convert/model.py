@@ -21,6 +21,7 @@ from slipway.export.convert.tool import run_converter
 from slipway.export.handover import require_convertible
 from slipway.export.hf import parent_of, require_whole
 from slipway.export.proof import prove_tokenizer
+from slipway.export.replaced import replaced_tokenizer
 from slipway.export.toolchain import Toolchain, require_toolchain
 
 GGUF_NAME = "model.gguf"
@@ -74,7 +75,7 @@ def convert_to_gguf(
     chosen = native_outtype(model_dir) if outtype == "auto" else outtype
     setting = Setting(chosen, "measured" if outtype == "auto" else "flag")
     log = events or EventLog(None)
-    job = _Job(model_dir, setting, arguments, proof == "logits", require_toolchain(home), log)
+    job = _Job(model_dir, setting, arguments, proof == "logits", require_toolchain(home), log, say)
     require_space(out_dir, gguf_size(model_dir, chosen))
     scan = scan_weights(model_dir)
     if chosen == "f16":
@@ -90,6 +91,7 @@ class _Job:
     logits: bool
     toolchain: Toolchain
     log: EventLog
+    say: Callable[[Text], None]
 
 
 def _convert(job: _Job, out_dir: Path, warnings: Sequence[Text]) -> Manifest:
@@ -107,6 +109,10 @@ def _convert(job: _Job, out_dir: Path, warnings: Sequence[Text]) -> Manifest:
             log=job.log,
         )
         converted_s = time.monotonic() - started
+        # not before: what it loads would lie in memory beside the converter
+        if (replaced := replaced_tokenizer(job.model_dir)) is not None:
+            job.say(replaced.message)
+            warnings = [*warnings, replaced.message]
         job.log.emit("progress", stage="prove", fraction=None)
         files = gguf_files(folder)
         proof = prove_tokenizer(files[0], job.model_dir, toolchain=job.toolchain)
