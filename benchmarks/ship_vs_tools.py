@@ -194,17 +194,21 @@ def held_out(path: Path) -> None:
 def table(sides: list[Side]) -> None:
     for side in sides:
         print(f"\n{side.name}")
-        best = min(side.seconds, key=lambda parts: sum(parts.values()))
-        for part, seconds in best.items():
-            memory = f"{side.peaks[part] / 1e6:>9.0f} MB" if part in side.peaks else ""
-            print(f"  {part:<22}{seconds:>8.2f} s{memory}")
-        print(f"  {'all':<22}{side.best_s:>8.2f} s{side.peak / 1e6:>9.0f} MB")
+        best = min(side.seconds, key=lambda parts: sum(parts.values()), default={})
+        if best:
+            best = {**best, "all": side.best_s}
+        peaks = {**side.peaks, "all": side.peak} if side.peaks else {}
+        for part in dict.fromkeys([*best, *peaks]):
+            seconds = f"{best[part]:>8.2f} s" if part in best else " " * 10
+            memory = f"{peaks[part] / 1e6:>9.0f} MB" if part in peaks else ""
+            print(f"  {part:<22}{seconds}{memory}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", choices=("time", "memory"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     home = Home.current()
@@ -215,8 +219,9 @@ def main() -> None:
         run = (arguments.run or trained(home, work / "run")).resolve()
         base = home.bases / "starter"
         held_out(work / "text.txt")
-        for index in range(arguments.rounds + 1):
-            memory = index == arguments.rounds
+        rounds = [] if arguments.only == "memory" else [False] * arguments.rounds
+        rounds += [] if arguments.only == "time" else [True]
+        for index, memory in enumerate(rounds):
             place = work / f"hand-{index}"
             place.mkdir()
             by_hand(hand, run, base, tools, work / "text.txt", place, memory)
@@ -225,18 +230,19 @@ def main() -> None:
             ours(ship, run, there, memory)
             shutil.rmtree(there.root)
     table([hand, ship])
-    ratios = {
-        "ratio_wall_s": round(ship.best_s / hand.best_s, 3),
-        "ratio_peak_rss": round(ship.peak / hand.peak, 3),
-    }
+    ratios = {}
+    if ship.seconds:
+        ratios["ratio_wall_s"] = round(ship.best_s / hand.best_s, 3)
+    if ship.peaks:
+        ratios["ratio_peak_rss"] = round(ship.peak / hand.peak, 3)
     for key, value in ratios.items():
         print(f"{key} {value} (goal {GOALS[key]})")
     if arguments.json:
-        rounds = {
+        measured = {
             key: {"seconds": side.seconds, "peak_bytes": side.peaks}
             for key, side in (("by_hand", hand), ("ship", ship))
         }
-        result = {**ratios, "goals": GOALS, "rounds": rounds}
+        result = {**ratios, "goals": GOALS, "rounds": measured}
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -25,6 +26,10 @@ def refused(*, events: EventLog) -> None:
 
 def killed(*, events: EventLog) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lacks(*, events: EventLog) -> bool:
+    return find_spec("colorsys") is None
 
 
 def apart(work: Any, *arguments: Any, **more: Any) -> tuple[Any, list[Any]]:
@@ -56,3 +61,8 @@ def test_an_error_of_the_child_is_the_same_error_here(monkeypatch: pytest.Monkey
 def test_a_child_that_dies_is_told_and_not_waited_for() -> None:
     with pytest.raises(ToolError, match="killed"):
         apart(killed)
+
+
+def test_a_package_can_be_kept_out_of_the_child() -> None:
+    assert apart(lacks, without=("colorsys",))[0] is True
+    assert apart(lacks)[0] is False

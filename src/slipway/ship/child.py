@@ -6,10 +6,12 @@ that comes after it.
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from slipway.core.errors import SlipwayError, ToolError
@@ -21,20 +23,29 @@ Work = Callable[..., Any]
 Tell = Callable[[Text | str], None]
 
 
-def run_apart(work: Work, *arguments: Any, events: EventLog, tell: Tell, **more: Any) -> Any:
+def run_apart(
+    work: Work,
+    *arguments: Any,
+    events: EventLog,
+    tell: Tell,
+    without: tuple[str, ...] = (),
+    **more: Any,
+) -> Any:
     """Call `work(*arguments, events=…, **more)` in a child process and return its result.
 
     Its events and its errors come back as if it had been called here; it dies with this process.
 
     Args:
         work: a function of a module, which takes `events`.
+        without: packages that cannot be imported there: `transformers` loads torch for a tokenizer
+            too, which takes seconds and 200 MB, and does without where it is missing.
         tell: what `work` gets as its `say`, where `more` has a `say`.
 
     Raises:
         ToolError: the child died, as when memory ran out.
         and what `work` raises.
     """
-    job = pickle.dumps((work, arguments, more))
+    job = pickle.dumps((work.__module__, work.__name__, without, pickle.dumps((arguments, more))))
     with subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
@@ -82,7 +93,11 @@ def main() -> None:
         pickle.dump((kind, value), out)
         out.flush()
 
-    work, arguments, more = pickle.load(sys.stdin.buffer)
+    module, name, without, rest = pickle.load(sys.stdin.buffer)
+    sys.modules.update(dict.fromkeys(without))
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    work: Work = getattr(import_module(module), name)
+    arguments, more = pickle.loads(rest)
     log = EventLog(None, lambda event: send("event", dict(event)))
     if "say" in more:
         more["say"] = lambda text: send("say", text)

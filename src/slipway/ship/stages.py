@@ -130,7 +130,11 @@ def convert(context: ShipContext, results: Results) -> Outputs:
 
     def make(out: Path) -> Manifest:
         return apart(
-            *(context, convert_to_gguf, folder, out), outtype="auto", home=context.home, say=True
+            *(context, convert_to_gguf, folder, out),
+            outtype="auto",
+            home=context.home,
+            say=True,
+            without=("torch",),
         )
 
     return _made(context, place, make)
