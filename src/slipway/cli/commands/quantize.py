@@ -98,6 +98,8 @@ def quantize(
     folder = resolve(gguf, home)
     wanted = [part for given in types for part in given.split(",")]
     target = output or folder.with_name(f"{folder.resolve().name}-quants")
+    if imatrix and not imatrix.exists() and (home.artefacts / imatrix).is_dir():
+        imatrix = home.artefacts / imatrix
     if dry_run:
         from slipway.export.quantise import plan_quantize
 
