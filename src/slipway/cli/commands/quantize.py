@@ -11,7 +11,8 @@ from slipway.core.i18n import tr
 
 if TYPE_CHECKING:
     from slipway.core.manifest import Manifest
-    from slipway.export.quantise import Options, Plan
+    from slipway.core.paths import Home
+    from slipway.export.quantise import Options, Plan, Target
 
 _SHOWN_HITS = 6
 
@@ -25,6 +26,16 @@ _SHOWN_HITS = 6
     default=("Q4_K_M,Q5_K_M,Q8_0",),
     show_default=True,
     help=str(tr("Quant types, separated by commas. Repeatable.")),
+)
+@click.option(
+    "--target-size",
+    metavar="SIZE",
+    help=str(tr("The best mixture of types that is no larger, such as 4.5GiB; instead of -t.")),
+)
+@click.option(
+    "--target-bpw",
+    type=click.FloatRange(0, min_open=True),
+    help=str(tr("The best mixture with no more bits per weight, such as 4.6; instead of -t.")),
 )
 @click.option(
     "-o",
@@ -85,6 +96,8 @@ def quantize(
     calibration_data: tuple[Path, ...],
     imatrix: Path | None,
     no_imatrix: bool,
+    target_size: str | None,
+    target_bpw: float | None,
     dry_run: bool,
     as_json: bool,
     **more: Any,
@@ -100,16 +113,14 @@ def quantize(
     target = output or folder.with_name(f"{folder.resolve().name}-quants")
     if imatrix and not imatrix.exists() and (home.artefacts / imatrix).is_dir():
         imatrix = home.artefacts / imatrix
+    calibrated = bool(calibration or calibration_data or imatrix)
+    if target_size or target_bpw:
+        limit = _limit(target_size, target_bpw)
+        wanted, options = _search(folder, limit, home, options, calibrated=calibrated)
     if dry_run:
         from slipway.export.quantise import plan_quantize
 
-        plans = plan_quantize(
-            folder,
-            wanted,
-            home=home,
-            options=options,
-            calibrated=bool(calibration or calibration_data or imatrix),
-        )
+        plans = plan_quantize(folder, wanted, home=home, options=options, calibrated=calibrated)
         _show_plans(plans, as_json=as_json)
         return
     if calibration_data:
@@ -119,6 +130,70 @@ def quantize(
         imatrix = folder.with_name(f"{folder.resolve().name}-imatrix")
         make_imatrix(folder, imatrix, CalibrationPlan(datasets=calibration_data), home)
     _make(folder, wanted, target, home, (calibration, imatrix), options, as_json=as_json)
+
+
+def _limit(size: str | None, bpw: float | None) -> Target:
+    """The target, checked; it takes the place of `-t`."""
+    from slipway.core.errors import UsageError
+    from slipway.export.quantise import Target
+
+    context = click.get_current_context()
+    typed = context.get_parameter_source("types") is click.core.ParameterSource.COMMANDLINE
+    names = {"--target-size": size, "--target-bpw": bpw, "--types": typed}
+    given = [name for name, value in names.items() if value]
+    if len(given) > 1:
+        raise UsageError(
+            "quantize.contradiction",
+            tr("`{first}` and `{second}` exclude each other", first=given[0], second=given[1]),
+            tr("leave one of them out"),
+        )
+    return Target(size_bytes=_bytes(size)) if size else Target(bpw=bpw)
+
+
+def _bytes(text: str) -> int:
+    import re
+
+    from slipway.core.errors import UsageError
+
+    match = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?) *([kmgt]i?)?b?", text.strip().lower())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(
+            "quantize.bad_size",
+            tr("`{option} {text}` is no size", option="--target-size", text=text),
+            tr("try `{command}`", command="--target-size 4.5GiB"),
+        )
+    unit = match[2] or ""
+    step = 1024 if unit.endswith("i") else 1000
+    return int(float(match[1]) * step ** " kmgt".index(unit[:1] or " "))
+
+
+def _search(
+    folder: Path, target: Target, home: Home, options: Options, *, calibrated: bool
+) -> tuple[list[str], Options]:
+    from dataclasses import replace
+
+    from slipway.cli.output import note
+    from slipway.export.quantise import find_mix
+
+    mix = find_mix(folder, target, home=home, options=options, calibrated=calibrated)
+    note(
+        tr(
+            "{type} with {count} tensors of {above}: {size} bytes, {bpw} bits per weight",
+            type=mix.type,
+            count=len(mix.raised),
+            above=mix.above,
+            size=mix.plan.size_bytes,
+            bpw=round(mix.plan.bpw, 3),
+        )
+        if mix.raised
+        else tr(
+            "{type} as it is: {size} bytes, {bpw} bits per weight",
+            type=mix.type,
+            size=mix.plan.size_bytes,
+            bpw=round(mix.plan.bpw, 3),
+        )
+    )
+    return [mix.type], replace(mix.options, target=str(target))
 
 
 def _options(given: dict[str, Any], more: dict[str, Any]) -> Options:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slipway.export.quantise.mix import Mix, Target, find_mix
     from slipway.export.quantise.options import Options, parse_options
     from slipway.export.quantise.plan import Plan
     from slipway.export.quantise.run import plan_quantize, quantize
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
     from slipway.export.quantise.type_names import check_types, parse_types, quant_types
 
 _MODULES = {
+    "Mix": "mix",
     "Options": "options",
     "Plan": "plan",
+    "Target": "mix",
     "check_types": "type_names",
+    "find_mix": "mix",
     "parse_options": "options",
     "parse_types": "type_names",
     "plan_quantize": "run",
@@ -28,9 +32,12 @@ _MODULES = {
 }
 
 __all__ = [
+    "Mix",
     "Options",
     "Plan",
+    "Target",
     "check_types",
+    "find_mix",
     "parse_options",
     "parse_types",
     "plan_quantize",

@@ -38,6 +38,7 @@ class Options:
         allow_requantize: take a source that is quantised already.
         threads: of each run; None: the cores shared among the runs.
         without_imatrix: no importance matrix at all, as the bare tool does by default.
+        target: the limit for which a search chose the overrides, for the manifest.
     """
 
     pure: bool = False
@@ -49,6 +50,7 @@ class Options:
     allow_requantize: bool = False
     threads: int | None = None
     without_imatrix: bool = False
+    target: str | None = None
 
     def arguments(self) -> list[str]:
         """The tool's arguments, without the matrix, the files, the type and the threads."""
@@ -82,7 +84,7 @@ class Options:
         return f"{type_name}-pure" if mixture == {"pure": True} else _mark(type_name, mixture)
 
 
-_NO_MIXTURE = ("keep_split", "allow_requantize", "without_imatrix")
+_NO_MIXTURE = ("keep_split", "allow_requantize", "without_imatrix", "target")
 
 
 def _mark(type_name: str, mixture: dict[str, Any]) -> str:
@@ -151,9 +153,15 @@ def _override(text: str) -> Override:
             tr("try `{command}`", command="--tensor-type attn_v=Q8_0"),
         ) from error
     if pattern != pattern.lower():  # the tool would look for another thing: \S becomes \s
+        escape = re.search(r"\\[A-Z]", pattern)
         raise UsageError(
             "quantize.bad_override",
             tr("llama.cpp reads `{pattern}` in lower case", pattern=pattern),
-            tr("write it in lower case: `{pattern}`", pattern=pattern.lower()),
+            tr(
+                "`{escape}` would become its opposite: name the characters in brackets",
+                escape=escape[0],
+            )
+            if escape
+            else tr("write it in lower case: `{pattern}`", pattern=pattern.lower()),
         )
     return Override(pattern, check_tensor_type(name))
