@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
         "evaluate:evaluate",
         tr("Measure models on any set, and say whether they really differ."),
     ),
+    "gguf": ("gguf:gguf", tr("Look into GGUF files, check them, compare them.")),
     "quality": (
         "quality:quality",
         tr("Measure what quantising costs: a card with a recommendation, and a gate."),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import mmap
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,18 @@ class LongArray:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor's name, type name (such as "Q4_K") and shape, innermost dimension first."""
+    """A tensor's name, type name (such as "Q4_K") and shape, innermost dimension first.
+
+    Attributes:
+        offset: where its data begins, bytes from the start of the file.
+        nbytes: bytes of its data; 0 when the type is not known here.
+    """
 
     name: str
     type: str
     shape: tuple[int, ...]
+    offset: int = 0
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +75,14 @@ class GgufHeader:
         values: every key; arrays longer than 1,024 items are `LongArray`.
         tensors: shapes of all tensors.
         size: bytes of the file.
+        alignment: each tensor begins at a multiple of it, bytes.
     """
 
     version: int
     values: dict[str, Any]
     tensors: tuple[Tensor, ...]
     size: int
+    alignment: int = 32
 
     @property
     def architecture(self) -> str:
@@ -231,17 +241,17 @@ def _read(data: mmap.mmap) -> GgufHeader:
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
         raise _Broken(f"an alignment of {alignment}")
-    tensors, end = _tensors(reader, tensor_count)
+    tensors = list(_tensors(reader, tensor_count))
     start = -(-reader.at // alignment) * alignment
-    if start + end > len(data):
-        raise _Broken(f"it is cut short: {start + end} bytes are needed, {len(data)} are there")
-    return GgufHeader(version, values, tensors, len(data))
+    end = start + max((tensor.offset + tensor.nbytes for tensor in tensors), default=0)
+    if end > len(data):
+        raise _Broken(f"it is cut short: {end} bytes are needed, {len(data)} are there")
+    placed = tuple(replace(tensor, offset=start + tensor.offset) for tensor in tensors)
+    return GgufHeader(version, values, placed, len(data), alignment)
 
 
-def _tensors(reader: _Reader, count: int) -> tuple[tuple[Tensor, ...], int]:
-    """Shapes of the tensors, and the end of the last one relative to the data section."""
-    tensors = []
-    end = 0
+def _tensors(reader: _Reader, count: int) -> Iterator[Tensor]:
+    """Each tensor, its offset relative to the data section."""
     for _ in range(count):
         name = reader.text(_MAX_KEY_BYTES)
         dimensions: int = reader.unpack("<I")
@@ -251,6 +261,4 @@ def _tensors(reader: _Reader, count: int) -> tuple[tuple[Tensor, ...], int]:
         kind: int = reader.unpack("<I")
         offset: int = reader.unpack("<Q")
         label, block, block_bytes = TENSOR_TYPES.get(kind, (f"type{kind}", 1, 0))
-        end = max(end, offset + prod(shape) // block * block_bytes)
-        tensors.append(Tensor(name, label, shape))
-    return tuple(tensors), end
+        yield Tensor(name, label, shape, offset, prod(shape) // block * block_bytes)
