@@ -12,7 +12,7 @@ from slipway.core.i18n import tr
 if TYPE_CHECKING:
     from slipway.core.manifest import Manifest
     from slipway.core.paths import Home
-    from slipway.export.quantise import Options, Plan, Target
+    from slipway.export.quantise import Options, Plan
 
 _SHOWN_HITS = 6
 
@@ -36,6 +36,16 @@ _SHOWN_HITS = 6
     "--target-bpw",
     type=click.FloatRange(0, min_open=True),
     help=str(tr("The best mixture with no more bits per weight, such as 4.6; instead of -t.")),
+)
+@click.option(
+    "--target-kld",
+    type=click.FloatRange(0, min_open=True),
+    help=str(tr("The smallest type whose mean KLD on --text is no larger; instead of -t.")),
+)
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path),
+    help=str(tr("Text on which --target-kld is measured; not the one of the calibration.")),
 )
 @click.option(
     "-o",
@@ -96,13 +106,12 @@ def quantize(
     calibration_data: tuple[Path, ...],
     imatrix: Path | None,
     no_imatrix: bool,
-    target_size: str | None,
-    target_bpw: float | None,
     dry_run: bool,
     as_json: bool,
     **more: Any,
 ) -> None:
     from slipway.cli.commands.convert import resolve
+    from slipway.cli.commands.quantize_target import read_limit, search_kld, search_size
     from slipway.core.paths import Home
 
     sources = {"--calibration": calibration, "--calibration-data": calibration_data}
@@ -114,9 +123,9 @@ def quantize(
     if imatrix and not imatrix.exists() and (home.artefacts / imatrix).is_dir():
         imatrix = home.artefacts / imatrix
     calibrated = bool(calibration or calibration_data or imatrix)
-    if target_size or target_bpw:
-        limit = _limit(target_size, target_bpw)
-        wanted, options = _search(folder, limit, home, options, calibrated=calibrated)
+    limit = read_limit(more, calibration=calibration, dry_run=dry_run)
+    if limit is not None and not isinstance(limit, float):
+        wanted, options = search_size(folder, limit, home, options, calibrated=calibrated)
     if dry_run:
         from slipway.export.quantise import plan_quantize
 
@@ -124,76 +133,19 @@ def quantize(
         _show_plans(plans, as_json=as_json)
         return
     if calibration_data:
-        from slipway.cli.commands.imatrix import make_imatrix
-        from slipway.export.imatrix import CalibrationPlan
-
-        imatrix = folder.with_name(f"{folder.resolve().name}-imatrix")
-        make_imatrix(folder, imatrix, CalibrationPlan(datasets=calibration_data), home)
+        imatrix = _matrix(folder, calibration_data, home)
+    if isinstance(limit, float):
+        wanted, options = search_kld(folder, limit, more["text"], home, options, imatrix)
     _make(folder, wanted, target, home, (calibration, imatrix), options, as_json=as_json)
 
 
-def _limit(size: str | None, bpw: float | None) -> Target:
-    """The target, checked; it takes the place of `-t`."""
-    from slipway.core.errors import UsageError
-    from slipway.export.quantise import Target
+def _matrix(folder: Path, datasets: tuple[Path, ...], home: Home) -> Path:
+    from slipway.cli.commands.imatrix import make_imatrix
+    from slipway.export.imatrix import CalibrationPlan
 
-    context = click.get_current_context()
-    typed = context.get_parameter_source("types") is click.core.ParameterSource.COMMANDLINE
-    names = {"--target-size": size, "--target-bpw": bpw, "--types": typed}
-    given = [name for name, value in names.items() if value]
-    if len(given) > 1:
-        raise UsageError(
-            "quantize.contradiction",
-            tr("`{first}` and `{second}` exclude each other", first=given[0], second=given[1]),
-            tr("leave one of them out"),
-        )
-    return Target(size_bytes=_bytes(size)) if size else Target(bpw=bpw)
-
-
-def _bytes(text: str) -> int:
-    import re
-
-    from slipway.core.errors import UsageError
-
-    match = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?) *([kmgt]i?)?b?", text.strip().lower())
-    if match is None or float(match[1]) == 0:
-        raise UsageError(
-            "quantize.bad_size",
-            tr("`{option} {text}` is no size", option="--target-size", text=text),
-            tr("try `{command}`", command="--target-size 4.5GiB"),
-        )
-    unit = match[2] or ""
-    step = 1024 if unit.endswith("i") else 1000
-    return int(float(match[1]) * step ** " kmgt".index(unit[:1] or " "))
-
-
-def _search(
-    folder: Path, target: Target, home: Home, options: Options, *, calibrated: bool
-) -> tuple[list[str], Options]:
-    from dataclasses import replace
-
-    from slipway.cli.output import note
-    from slipway.export.quantise import find_mix
-
-    mix = find_mix(folder, target, home=home, options=options, calibrated=calibrated)
-    note(
-        tr(
-            "{type} with {count} tensors of {above}: {size} bytes, {bpw} bits per weight",
-            type=mix.type,
-            count=len(mix.raised),
-            above=mix.above,
-            size=mix.plan.size_bytes,
-            bpw=round(mix.plan.bpw, 3),
-        )
-        if mix.raised
-        else tr(
-            "{type} as it is: {size} bytes, {bpw} bits per weight",
-            type=mix.type,
-            size=mix.plan.size_bytes,
-            bpw=round(mix.plan.bpw, 3),
-        )
-    )
-    return [mix.type], replace(mix.options, target=str(target))
+    made = folder.with_name(f"{folder.resolve().name}-imatrix")
+    make_imatrix(folder, made, CalibrationPlan(datasets=datasets), home)
+    return made
 
 
 def _options(given: dict[str, Any], more: dict[str, Any]) -> Options:

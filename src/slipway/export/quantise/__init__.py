@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slipway.export.quantise.kld import KldSearch, Measured, find_for_kld
     from slipway.export.quantise.mix import Mix, Target, find_mix
     from slipway.export.quantise.options import Options, parse_options
     from slipway.export.quantise.plan import Plan
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
     from slipway.export.quantise.type_names import check_types, parse_types, quant_types
 
 _MODULES = {
+    "KldSearch": "kld",
+    "Measured": "kld",
     "Mix": "mix",
     "Options": "options",
     "Plan": "plan",
     "Target": "mix",
     "check_types": "type_names",
+    "find_for_kld": "kld",
     "find_mix": "mix",
     "parse_options": "options",
     "parse_types": "type_names",
@@ -32,11 +36,14 @@ _MODULES = {
 }
 
 __all__ = [
+    "KldSearch",
+    "Measured",
     "Mix",
     "Options",
     "Plan",
     "Target",
     "check_types",
+    "find_for_kld",
     "find_mix",
     "parse_options",
     "parse_types",

@@ -38,7 +38,7 @@ class Options:
         allow_requantize: take a source that is quantised already.
         threads: of each run; None: the cores shared among the runs.
         without_imatrix: no importance matrix at all, as the bare tool does by default.
-        target: the limit for which a search chose the overrides, for the manifest.
+        target: the limit for which a search chose, and what it measured, for the manifest.
     """
 
     pure: bool = False
@@ -50,7 +50,7 @@ class Options:
     allow_requantize: bool = False
     threads: int | None = None
     without_imatrix: bool = False
-    target: str | None = None
+    target: str | dict[str, Any] | None = None
 
     def arguments(self) -> list[str]:
         """The tool's arguments, without the matrix, the files, the type and the threads."""
