@@ -66,6 +66,8 @@ def test_places_that_were_tampered_with_are_found(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", bos=7)
     header = read_gguf(path)
     assert faults(header) == ["the bos token 7 is not in the vocabulary of 3"]
+    header.values["tokenizer.ggml.tokens"] = 5  # no list at all
+    assert faults(header) == []
     data = bytearray(path.read_bytes())
     norm = data.index(b"blk.0.attn_norm.weight") + len("blk.0.attn_norm.weight") + 4 + 8 + 4
     data[norm : norm + 8] = (4).to_bytes(8, "little")  # into the embedding, off the alignment

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
     "ship": ("ship:ship", tr("From a run to a name in the model store, in one command.")),
     "toolchain": ("toolchain:toolchain", tr("Install llama.cpp's tools, test them, run them.")),
     "convert": ("convert:convert", tr("Convert a model folder to GGUF, with template proof.")),
+    "prove": ("prove:prove", tr("Compare a GGUF with its model folder, token by token.")),
     "imatrix": ("imatrix:imatrix", tr("Measure which weights matter, for the quantiser.")),
     "quantize": ("quantize:quantize", tr("Quantise a GGUF to one or more types.")),
     "eval": (

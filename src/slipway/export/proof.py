@@ -16,6 +16,7 @@ from typing import Any
 
 from slipway.core.errors import ProofError
 from slipway.core.i18n import tr
+from slipway.export.hard_chats import compare_hard_chats
 from slipway.export.server import Server, served
 from slipway.export.toolchain import Toolchain
 
@@ -78,6 +79,8 @@ class ProofResult:
         skipped_chats: conversations that the template itself refuses (such as one that takes no
             system message); named so that nothing is passed over in silence.
         seconds: time taken.
+        hard_chats: tools, thoughts and control tokens, as `hard_chats.compare_hard_chats` tells
+            them; differences are recorded, not refused.
     """
 
     texts: int
@@ -86,6 +89,7 @@ class ProofResult:
     rare_differences: tuple[str, ...]
     skipped_chats: int
     seconds: float
+    hard_chats: tuple[dict[str, Any], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The result for a manifest's notes."""
@@ -120,11 +124,15 @@ def prove_tokenizer(gguf: Path, model_dir: Path, *, toolchain: Toolchain) -> Pro
                 _compare_text(server, tokenizer, text)
         rare = tuple(_differences(server, tokenizer, recorded))
         chats = skipped = 0
+        hard: list[dict[str, Any]] = []
         if template is not None:
             _compare_template(server, template)
             chats, skipped = _compare_chats(server, tokenizer)
+            hard = compare_hard_chats(server, tokenizer)
     seconds = round(time.monotonic() - started, 2)
-    return ProofResult(len(required), chats, template is not None, rare, skipped, seconds)
+    return ProofResult(
+        len(required), chats, template is not None, rare, skipped, seconds, tuple(hard)
+    )
 
 
 def _template_of(tokenizer: Any) -> str | None:

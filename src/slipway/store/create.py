@@ -76,6 +76,8 @@ def create_model(
     store = ManifestStore(home.models)
     with store.blobs.lock(exclusive=False):
         parts = _from(parsed, base, store)
+        if parsed.adapters:  # a card of the weights alone says nothing of the sum
+            parts.inherited = [x for x in parts.inherited if x.media_type != media.QUALITY]
         parts.inherited += [
             adapter_layer(value, base, store.blobs, parts.details, f"{parsed.source}:{line}")
             for value, line in parsed.adapters

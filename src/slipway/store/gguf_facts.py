@@ -116,7 +116,9 @@ def faults(header: GgufHeader) -> list[str]:
         if before.offset + before.nbytes > after.offset:
             found.append(f"tensors {before.name} and {after.name} overlap")
     tokens = header.values.get("tokenizer.ggml.tokens")
-    count = tokens.length if isinstance(tokens, LongArray) else len(tokens or [])
+    count = 0
+    if isinstance(tokens, LongArray | list):
+        count = tokens.length if isinstance(tokens, LongArray) else len(tokens)
     for role, number in special_tokens(header).items():
         if count and not 0 <= number < count:
             found.append(f"the {role} token {number} is not in the vocabulary of {count}")

@@ -274,8 +274,25 @@ def _tell_model(target: Path, manifest: Manifest) -> None:
                 count=logits["positions"],
             )
         )
+    tell_recorded(proof)
+
+
+def tell_recorded(proof: dict[str, Any]) -> None:
+    """What the proof has recorded without refusing it."""
+    from slipway.cli.output import note
+
     for difference in proof["rare_differences"]:
         note(tr("known difference on rare characters: {what}", what=difference))
+    for chat in proof.get("hard_chats", ()):
+        if chat["result"] != "equal":
+            note(
+                tr(
+                    "{case}: {result}: {detail}",
+                    case=chat["case"],
+                    result=chat["result"],
+                    detail=chat["detail"],
+                )
+            )
 
 
 def _tell_adapter(target: Path, manifest: Manifest) -> None:
