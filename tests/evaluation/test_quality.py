@@ -164,6 +164,7 @@ def test_the_card_beside_an_artefact_goes_with_it_into_the_store(
     assert main(["show", "shop"]) == 0
     shown = capsys.readouterr().out
     assert "Q4_0 against the unquantised model" in shown and "0.0500" in shown
+    assert max(len(line) for line in shown.splitlines()) < 300
 
 
 def test_a_card_of_another_artefact_is_not_taken(home: Home, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import click
 
 from slipway.core.i18n import tr
 
+_LONGEST = 200  # characters of a value that people are shown
+
 
 @click.command("list", help=str(tr("List the models in the store, newest first.")))
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print the result as JSON.")))
@@ -68,13 +70,21 @@ def show(name: str, modelfile: bool, as_json: bool) -> None:
         if isinstance(value, dict):
             print(f"{key}:")
             for name_, item in value.items():
-                print(f"  {name_:<20} {item}")
+                print(f"  {name_:<20} {_short(item)}")
         elif isinstance(value, str) and "\n" in value:
             print(f"{key}:\n  " + value.replace("\n", "\n  "))
         else:
             print(f"{key:<20}  {value}")
     if card:
         _print_quality(card)
+
+
+def _short(value: object) -> str:
+    """A value on one line; a lineage can hold a record of every tensor."""
+    text = str(value)
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]}… {tr('(all of it: `--json`)')}"
 
 
 def _print_quality(card: dict[str, Any]) -> None:
