@@ -36,7 +36,7 @@ def test_options_become_the_tools_arguments() -> None:
         ({"tensor_types": ["attn_v=Q4_K_M"]}, "unknown quant type", "`Q4_K`"),
         ({"tensor_types": ["attn_v"]}, "REGEX=TYPE", "attn_v=Q8_0"),
         ({"tensor_types": ["attn_(v=Q8_0"]}, "regular expression", "attn_v=Q8_0"),
-        ({"tensor_types": [r"\S+v=Q8_0"]}, "lower case", r"\s+v"),
+        ({"tensor_types": [r"\S+v=Q8_0"]}, "lower case", "become its opposite"),
         ({"output_type": "Q9"}, "unknown quant type", ""),
         ({"leave_output": True, "output_type": "Q8_0"}, "exclude", "leave one"),
     ],
