@@ -61,7 +61,7 @@ def test_bytes_are_those_of_the_tool_and_sizes_are_known_before(
     plans = plan_quantize(floats, types, home=home, options=options)
     made = quantize(floats, types, tmp_path / "q", home=home, options=options)
     if not options.without_imatrix:
-        uniform(tools, floats / "model.gguf", tmp_path)
+        uniform(tools, [floats / "model.gguf"], tmp_path)
     for label, plan in plans.items():
         file = tmp_path / "q" / label / "model.gguf"
         expected = direct(tools, floats / "model.gguf", tmp_path, plan.type, options)
