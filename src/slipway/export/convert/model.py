@@ -100,19 +100,20 @@ def _convert(job: _Job, out_dir: Path, warnings: Sequence[Text]) -> Manifest:
         target = folder / GGUF_NAME
         job.log.emit("progress", stage="convert", fraction=0.0)
         options = ["--outfile", target, "--outtype", job.outtype.value, *job.split]
-        run_converter(
-            job.toolchain,
-            job.toolchain.converter,
-            [job.model_dir.resolve(), *options],
-            source=job.model_dir,
-            target=target,
-            log=job.log,
-        )
-        converted_s = time.monotonic() - started
-        # not before: what it loads would lie in memory beside the converter
-        if (replaced := replaced_tokenizer(job.model_dir)) is not None:
-            job.say(replaced.message)
-            warnings = [*warnings, replaced.message]
+        try:
+            run_converter(
+                job.toolchain,
+                job.toolchain.converter,
+                [job.model_dir.resolve(), *options],
+                source=job.model_dir,
+                target=target,
+                log=job.log,
+            )
+        finally:  # not before: what it loads would lie in memory beside the converter
+            converted_s = time.monotonic() - started
+            if (replaced := replaced_tokenizer(job.model_dir)) is not None:
+                job.say(replaced.message)  # also why a conversion may have failed
+                warnings = [*warnings, replaced.message]
         job.log.emit("progress", stage="prove", fraction=None)
         files = gguf_files(folder)
         proof = prove_tokenizer(files[0], job.model_dir, toolchain=job.toolchain)
