@@ -16,12 +16,17 @@ from slipway.store.gguf_facts import by_part, by_type, differences, faults, part
 
 
 def write(
-    path: Path, *, template: str = "{{ messages }}", bos: int = 0, more: bool = False
+    path: Path,
+    *,
+    template: str = "{{ messages }}",
+    bos: int = 0,
+    more: bool = False,
+    tokens: tuple[str, ...] = ("a", "b", "c"),
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(str(path), "llama", use_temp_file=False)
     writer.add_uint32("llama.context_length", 64)
-    writer.add_token_list(["a", "b", "c"])
+    writer.add_token_list(list(tokens))
     writer.add_bos_token_id(bos)
     writer.add_chat_template(template)
     writer.add_tensor("token_embd.weight", np.ones((3, 64), dtype=np.float16))
@@ -145,3 +150,20 @@ def test_the_commands_answer_in_json_and_diff_tells_by_its_exit_code(
     assert main(["gguf", "diff", str(one), str(one)]) == 0
     assert main(["gguf", "diff", str(one), str(two)]) == 1
     assert "+ output.weight" in capsys.readouterr().out
+
+
+def test_two_long_vocabularies_of_one_length_are_told_apart(tmp_path: Path) -> None:
+    tokens = tuple(f"t{number:04}" for number in range(1500))
+    swapped = (*tokens[:-2], tokens[-1], tokens[-2])
+    one = read_gguf(write(tmp_path / "a.gguf", tokens=tokens))
+    two = read_gguf(write(tmp_path / "b.gguf", tokens=swapped))
+    same = read_gguf(write(tmp_path / "c.gguf", tokens=tokens))
+    before, after = differences(one, two).changed["tokenizer.ggml.tokens"]
+    assert before != after
+    assert differences(one, same).none
+
+
+def test_templates_that_differ_in_the_last_newline_alone_differ(tmp_path: Path) -> None:
+    one = read_gguf(write(tmp_path / "a.gguf", template="first"))
+    two = read_gguf(write(tmp_path / "b.gguf", template="first\n"))
+    assert differences(one, two).template[-2:] == ["-'first'", "+'first\\n'"]

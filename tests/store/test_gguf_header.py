@@ -19,7 +19,8 @@ def test_a_header_is_read(tmp_path: Path) -> None:
     assert header.context_length == 2048
     assert header.file_type == "Q4_K_M"
     assert header.parameters == 64 * 32
-    assert header.values["tokenizer.ggml.tokens"] == LongArray(1500)
+    tokens = header.values["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, LongArray) and tokens.length == 1500
     assert "im_start" in header.chat_template
     assert not header.is_embedding
 

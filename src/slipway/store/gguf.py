@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -46,9 +47,13 @@ _ARRAY = 9
 
 @dataclass(frozen=True, slots=True)
 class LongArray:
-    """Stands for an array too long to keep (a vocabulary); `length` items."""
+    """Stands for an array too long to keep (a vocabulary); `length` items.
+
+    `digest` (CRC-32 of the items as they lie in the file) tells two of one length apart.
+    """
 
     length: int
+    digest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +184,7 @@ class _Reader:
         length = self.count(_MAX_ARRAY, "an array length")
         if length <= _KEEP_ITEMS:
             return [self.value(kind, depth + 1) for _ in range(length)]
+        begin = self.at
         if form := _SCALARS.get(kind):
             self.at += struct.calcsize(form) * length
         elif kind == _STRING:
@@ -187,7 +193,7 @@ class _Reader:
             raise _Broken("a long array of arrays")
         if self.at > len(self.data):
             raise _Broken("ends inside an array")
-        return LongArray(length)
+        return LongArray(length, zlib.crc32(self.data[begin : self.at]))
 
     def skip_strings(self, count: int) -> None:
         """Step over `count` strings; the inner loop of opening a model with a large vocabulary."""

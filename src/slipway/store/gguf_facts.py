@@ -93,7 +93,7 @@ def special_tokens(header: GgufHeader) -> dict[str, int]:
 def shown(value: Any) -> str:
     """A value for people: long texts and arrays shortened."""
     if isinstance(value, LongArray):
-        return f"[{value.length} items]"
+        return f"[{value.length} items, crc32 {value.digest:08x}]"
     text = repr(value) if isinstance(value, str | list) else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(value)})"
 
@@ -130,6 +130,10 @@ def differences(one: GgufHeader, two: GgufHeader) -> Differences:
     a, b = one.values, two.values
     tensors = [{t.name: f"{t.type} {list(t.shape)}" for t in h.tensors} for h in (one, two)]
     before, after = (h.chat_template.splitlines() for h in (one, two))
+    if before == after and one.chat_template != two.chat_template:  # in line ends alone
+        before, after = (
+            [repr(line) for line in h.chat_template.splitlines(keepends=True)] for h in (one, two)
+        )
     return Differences(
         added={key: shown(b[key]) for key in b if key not in a},
         removed={key: shown(a[key]) for key in a if key not in b},
