@@ -27,7 +27,7 @@ def until(condition: Any, seconds: float = 5.0) -> None:
 
 
 def worker_pid(daemon: RunningDaemon) -> int:
-    (entry,) = daemon.app.state.daemon.residency._table.values()  # type: ignore[attr-defined]
+    (entry,) = daemon.app.state.daemon.residency._owner.table.values()  # type: ignore[attr-defined]
     return int(entry.worker.pid)
 
 
@@ -38,7 +38,7 @@ def test_a_worker_that_dies_mid_stream_gives_an_error_line_and_the_next_request_
     assert [line["message"]["content"] for line in lines[:-1]] == ["I", " am"]
     assert "engine stopped" in lines[-1]["error"]
     assert http.post("/api/chat", json=chat("hello", stream=False)).status_code == 200
-    assert "slipway_worker_crashes_total 1.0" in http.get("/metrics").text
+    assert 'slipway_worker_crashes_total{model="shop:q4"} 1.0' in http.get("/metrics").text
 
 
 def test_the_same_over_sse_and_without_a_stream(http: httpx.Client) -> None:

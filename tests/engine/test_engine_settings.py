@@ -42,7 +42,7 @@ def test_other_durations_are_refused(value: str) -> None:
 def test_settings_come_from_the_environment_and_name_the_bad_variable() -> None:
     settings = EngineSettings.from_env({"SLIPWAY_ENGINE": "embedded", "SLIPWAY_KEEP_ALIVE": "-1"})
     assert (settings.engine, settings.keep_alive_s) == ("embedded", math.inf)
-    for variable, value in (("SLIPWAY_ENGINE", "cuda"), ("SLIPWAY_NUM_PARALLEL", "0")):
+    for variable, value in (("SLIPWAY_ENGINE", "cuda"), ("SLIPWAY_NUM_PARALLEL", "-2")):
         with pytest.raises(UsageError, match=variable):
             EngineSettings.from_env({variable: value})
 
@@ -74,3 +74,23 @@ def test_slots_shrink_until_their_caches_fit_a_quarter_of_memory(tmp_path: Path)
     assert fitting_slots(4, 4096, per_token, one * 9) == 2
     assert fitting_slots(4, 4096, per_token, 1) == 1
     assert fitting_slots(4, 4096, 0, 1) == 4
+
+
+def test_ollamas_variables_count_where_ours_are_not_set() -> None:
+    env = {"OLLAMA_NUM_PARALLEL": "2", "OLLAMA_KEEP_ALIVE": "1h", "OLLAMA_KV_CACHE_TYPE": "q8_0"}
+    settings = EngineSettings.from_env({**env, "SLIPWAY_KEEP_ALIVE": "10s"})
+    assert (settings.parallel, settings.keep_alive_s) == (2, 10.0)
+    assert settings.kv_cache_type == "q8_0"
+    assert EngineSettings.from_env({"OLLAMA_NUM_PARALLEL": "0"}).parallel == 4
+    with pytest.raises(UsageError, match="OLLAMA_KV_CACHE_TYPE"):
+        EngineSettings.from_env({"OLLAMA_KV_CACHE_TYPE": "q3"})
+
+
+def test_memory_and_lists_are_read_from_the_environment() -> None:
+    env = {"SLIPWAY_MAX_MEMORY": "1.5 GiB", "SLIPWAY_PIN": "a, b:q4", "SLIPWAY_QUEUE_TIMEOUT": "2m"}
+    settings = EngineSettings.from_env(env)
+    assert settings.max_memory == 3 << 29
+    assert settings.pin == ("a", "b:q4")
+    assert settings.queue_timeout_s == 120
+    with pytest.raises(UsageError, match="SLIPWAY_MAX_MEMORY"):
+        EngineSettings.from_env({"SLIPWAY_MAX_MEMORY": "much"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -25,6 +26,7 @@ from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.engine.providers import Provider
 from slipway.engine.settings import EngineSettings
+from slipway.engine.table import BusyError
 
 logger = logging.getLogger("slipway.api")
 
@@ -95,7 +97,10 @@ async def _metrics(request: Request) -> Response:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SlipwayError)
-    return json_response(body_for(request.url.path, error), status_of(error))
+    response = json_response(body_for(request.url.path, error), status_of(error))
+    if isinstance(error, BusyError):
+        response.headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    return response
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

@@ -7,22 +7,27 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
+from slipway.api.context import RequestInfo, current
 from slipway.api.metrics import Metrics
 from slipway.api.options import merge_options, sampling
-from slipway.core.errors import UsageError
+from slipway.api.truncation import Cut, Shorten
+from slipway.core.errors import SlipwayError, UsageError
 from slipway.core.hardware import available_memory_bytes
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.engine.client import Delta, EngineClient, Event, Finish
+from slipway.engine.memory import measured
 from slipway.engine.providers import Provider, find_provider
-from slipway.engine.residency import Lease, Residency, WorkerLostError
+from slipway.engine.residency import Residency
 from slipway.engine.settings import EngineSettings, parse_duration
 from slipway.engine.spec import LoadSpec, Mode, load_spec
+from slipway.engine.table import Lease, WorkerLostError
+from slipway.engine.table import Request as Ask
 from slipway.engine.worker import Worker, launch
 from slipway.store import ModelManifest, resolve_model
 from slipway.store.describe import capabilities_of
@@ -40,7 +45,7 @@ class Daemon:
         self.settings = settings
         self._provider = provider
         self._session: aiohttp.ClientSession | None = None
-        self.residency = Residency(self._launch, settings)
+        self.residency = Residency(self._launch, settings, measured(settings))
         self.metrics = Metrics(self.residency)
 
     async def start(self) -> None:
@@ -51,9 +56,25 @@ class Daemon:
         self._session = aiohttp.ClientSession(connector=connector)
         self.client = EngineClient(self._session)
         await self.residency.start()
+        self._preloading = asyncio.create_task(self._preload())
+
+    async def _preload(self) -> None:
+        """Load the models that the settings name, one after the other; a failure is logged."""
+        wanted = dict.fromkeys((*self.settings.pin, *self.settings.preload))
+        for name in wanted:
+            try:
+                model = await self.resolve(name)
+                mode: Mode = "generate" if "completion" in capabilities_of(model) else "embed"
+                job = self.prepare(model, {}, None, mode)
+                if name in self.settings.pin:
+                    self.residency.pin(job.spec.key)
+                await job.load()
+            except SlipwayError as error:
+                logger.error("preloading %s failed: %s", name, error)
 
     async def close(self) -> None:
         """Stop every worker."""
+        self._preloading.cancel()
         await self.residency.close()
         if self._session:
             await self._session.close()
@@ -115,7 +136,9 @@ class Job:
 
     Attributes:
         options: merged options, in Ollama's names.
-        load_s: seconds until a worker was had, known once the events come.
+        load_s: seconds of loading, known once the events come.
+        shorten: what to leave out when the prompt does not fit; None refuses it.
+        cut: what was left out, known once the events come; None is nothing.
     """
 
     daemon: Daemon
@@ -124,6 +147,9 @@ class Job:
     keep_alive_s: float | None
     spec: LoadSpec
     load_s: float = 0.0
+    shorten: Shorten | None = None
+    cut: Cut | None = None
+    info: RequestInfo = field(default_factory=current)
 
     @property
     def name(self) -> str:
@@ -132,12 +158,21 @@ class Job:
 
     def lease(self) -> Any:
         """A worker for this request, as an async context manager."""
-        return self.daemon.residency.lease(self.spec, self.name, self.keep_alive_s)
+        info = self.info
+        ask = Ask(self.name, self.keep_alive_s, info.caller, info.id, info.patience_s)
+        return self.daemon.residency.lease(self.spec, ask)
+
+    def begun(self, lease: Lease) -> None:
+        """Note how the request came to its worker."""
+        self.load_s = lease.load_s
+        self.info.timings |= {"queue": lease.queue_s * 1e3, "load": lease.load_s * 1e3}
+        self.info.queue_position = lease.position
+        self.daemon.metrics.waited(self.name, lease.queue_s)
 
     async def load(self) -> None:
         """Load the model and do nothing with it."""
         async with self.lease() as lease:
-            self.load_s = lease.waited_s
+            self.begun(lease)
 
     async def chat(self, payload: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
         """Answer messages; see `EngineClient.chat`. Sampling options are added here."""
@@ -155,34 +190,62 @@ class Job:
         begun = time.monotonic()
         body = {**sampling(self.options), **payload}
         for attempt in (1, 2):
-            first = True
+            last = 0.0
             try:
                 async with (
                     self.lease() as lease,
                     aclosing(self._events(lease, body, raw)) as events,
                 ):
-                    self.load_s = lease.waited_s
+                    self.begun(lease)
                     async for event in events:
-                        if first:
-                            first = False
-                            self._first(time.monotonic() - begun)
-                        if isinstance(event, Finish):
-                            self.daemon.metrics.finished(self.name, event)
+                        now = time.monotonic()
+                        self._seen(event, now, now - begun, last)
+                        last = now
                         yield event
                 return
             except WorkerLostError as error:
                 # It died idle, a moment ago; the request never reached it.
-                if not (error.unsent and first and attempt == 1):
+                if not (error.unsent and not last and attempt == 1):
                     raise
 
-    def _events(
-        self, lease: Lease, body: Mapping[str, Any], raw: bool
-    ) -> AsyncGenerator[Event, None]:
-        client = self.daemon.client
-        return client.complete(lease, body) if raw else client.chat(lease, body)
+    def _seen(self, event: Event, now: float, since_begun: float, last: float) -> None:
+        """Count an event; `last` is when the one before it came, 0 for the first."""
+        metrics = self.daemon.metrics
+        if not last:
+            self.info.timings["first"] = since_begun * 1e3
+            metrics.first_token.labels(self.name).observe(since_begun)
+        elif isinstance(event, Delta):
+            metrics.between_tokens.labels(self.name).observe(now - last)
+        if isinstance(event, Finish):
+            self.info.timings["prompt"] = event.prompt_s * 1e3
+            self.info.timings["completion"] = event.completion_s * 1e3
+            metrics.finished(self.name, event)
 
-    def _first(self, seconds: float) -> None:
-        self.daemon.metrics.first_token.labels(self.name).observe(seconds)
+    async def _events(
+        self, lease: Lease, body: dict[str, Any], raw: bool
+    ) -> AsyncGenerator[Event, None]:
+        """The answer; a prompt that does not fit is shortened once, when that was asked for."""
+        client = self.daemon.client
+        adapters = lease.adapters
+        if adapters is not None:
+            body = {**body, "lora": adapters}
+        answer = client.complete if raw else client.chat
+        begun = False
+        try:
+            async with aclosing(answer(lease, body)) as events:
+                async for event in events:
+                    begun = True
+                    yield event
+            return
+        except UsageError as error:
+            if begun or self.shorten is None or error.code != "engine.context_overflow":
+                raise
+        body, self.cut = await self.shorten(client, lease, body)
+        self.info.headers["x-slipway-truncated"] = self.cut.header
+        self.daemon.metrics.truncations.labels(self.name).inc()
+        async with aclosing(answer(lease, body)) as events:
+            async for event in events:
+                yield event
 
 
 @dataclass(slots=True)

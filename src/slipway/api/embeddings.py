@@ -112,7 +112,7 @@ async def _embed(
         )
     client = job.daemon.client
     async with job.lease() as lease:
-        job.load_s = lease.waited_s
+        job.begun(lease)
         if truncate:
             limit = lease.spec.num_ctx
             tokens = [

@@ -14,6 +14,7 @@ import orjson
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from slipway.api.context import RequestInfo, caller_of, enter, patience_of
 from slipway.api.daemon import Daemon
 from slipway.api.errors import CLIENT_CLOSED, body_for
 from slipway.core.errors import SlipwayError, UsageError
@@ -77,6 +78,8 @@ class Front:
         given = request.headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
+        info = RequestInfo(id=request_id, caller=caller_of(request))
+        enter(info)
         status = CLIENT_CLOSED
 
         async def noted(message: Message) -> None:
@@ -86,11 +89,12 @@ class Front:
                 message["headers"] = [
                     *message.get("headers", []),
                     (b"x-request-id", request_id.encode()),
+                    *info.answer_headers(),
                 ]
             await send(message)
 
         try:
-            refusal = self._refusal(request)
+            refusal = self._refusal(request, info)
             if refusal is not None:
                 await _refuse(scope, noted, refusal)
             else:
@@ -98,12 +102,16 @@ class Front:
         finally:
             self._count(scope, status, time.monotonic() - begun, request_id)
 
-    def _refusal(self, request: Request) -> SlipwayError | None:
+    def _refusal(self, request: Request, info: RequestInfo) -> SlipwayError | None:
         host, origin = request.headers.get("host", ""), request.headers.get("origin", "")
         if self._loopback and not host_is_local(host):
             return _forbidden("Host", host)
         if origin and not self._origin_allowed(origin, host):
             return _forbidden("Origin", origin)
+        try:
+            info.patience_s = patience_of(request)
+        except UsageError as error:
+            return error
         return None
 
     def _origin_allowed(self, origin: str, host: str) -> bool:

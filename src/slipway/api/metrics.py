@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,10 +11,12 @@ from prometheus_client.registry import Collector
 
 from slipway.engine.client import Finish
 from slipway.engine.residency import Residency
+from slipway.engine.table import Resident
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 5)
 
 
 class _Residents(Collector):
@@ -23,34 +26,67 @@ class _Residents(Collector):
         self._residency = residency
 
     def collect(self) -> Iterator[Metric]:
+        """The families (Prometheus's collector protocol)."""
         residents = self._residency.residents()
         loaded = GaugeMetricFamily("slipway_models_loaded", "Engine workers that are loaded.")
         loaded.add_metric([], sum(r.state == "ready" for r in residents))
         yield loaded
-        memory = GaugeMetricFamily(
-            "slipway_model_memory_bytes", "Resident memory of a worker.", labels=["model"]
-        )
-        active = GaugeMetricFamily(
-            "slipway_model_requests_active", "Requests a worker serves now.", labels=["model"]
-        )
-        for resident in residents:
-            memory.add_metric([resident.name], resident.memory_bytes)
-            active.add_metric([resident.name], resident.leases)
-        yield memory
-        yield active
-        queue = GaugeMetricFamily("slipway_queue_length", "Requests that wait for a worker.")
-        queue.add_metric([], self._residency.queue_length)
-        yield queue
+        queue = self._residency.queue()
+        length = GaugeMetricFamily("slipway_queue_length", "Requests that wait for a worker.")
+        length.add_metric([], len(queue))
+        yield length
+        oldest: dict[str, float] = {}
+        for queued in queue:
+            oldest[queued.name] = max(oldest.get(queued.name, 0.0), queued.waited_s)
+        waiting = Tally(queued.name for queued in queue)
+        for name, help_text, values in (
+            ("model_queue_length", "Requests that wait, by model.", dict(waiting)),
+            ("model_queue_oldest_seconds", "How long the oldest has waited.", oldest),
+            ("model_memory_bytes", "Resident memory.", _sums(residents, _memory)),
+            ("model_requests_active", "Requests being served.", _sums(residents, _leases)),
+            ("model_slots", "Requests that can be served at once.", _sums(residents, _slots)),
+            ("model_context_tokens", "Context of all slots.", _sums(residents, _context)),
+        ):
+            family = GaugeMetricFamily(f"slipway_{name}", help_text, labels=["model"])
+            for model, value in values.items():
+                family.add_metric([model], value)
+            yield family
         counters = self._residency.counters
-        for name, help_text, value in (
+        for name, help_text, counts in (
             ("model_loads", "Models loaded.", counters.loads),
+            ("model_load_seconds", "Time spent on loading.", counters.load_s),
             ("model_load_failures", "Models that could not be loaded.", counters.load_failures),
             ("model_evictions", "Idle models unloaded to make room.", counters.evictions),
             ("worker_crashes", "Engine workers that ended unexpectedly.", counters.crashes),
         ):
-            family = CounterMetricFamily(f"slipway_{name}", help_text)
-            family.add_metric([], value)
-            yield family
+            counter = CounterMetricFamily(f"slipway_{name}", help_text, labels=["model"])
+            for model, count in counts.items():
+                counter.add_metric([model], count)
+            yield counter
+
+
+def _memory(resident: Resident) -> int:
+    return resident.memory_bytes
+
+
+def _leases(resident: Resident) -> int:
+    return resident.leases
+
+
+def _slots(resident: Resident) -> int:
+    return resident.spec.slots
+
+
+def _context(resident: Resident) -> int:
+    return resident.spec.slots * resident.spec.num_ctx
+
+
+def _sums(residents: list[Resident], value: Callable[[Resident], int]) -> dict[str, int]:
+    """A number for each name; two workers of one model add up."""
+    found: Tally[str] = Tally()
+    for resident in residents:
+        found[resident.name] += value(resident)
+    return dict(found)
 
 
 class Metrics:
@@ -78,6 +114,32 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.between_tokens = Histogram(
+            "slipway_inter_token_latency_seconds",
+            "Between two pieces of an answer.",
+            ["model"],
+            buckets=_SHORT,
+            registry=self.registry,
+        )
+        self.queue_wait = Histogram(
+            "slipway_queue_wait_seconds",
+            "From the request to its turn, loading not counted.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.truncations = Counter(
+            "slipway_truncations",
+            "Prompts that were shortened because the client asked for it.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            "slipway_errors",
+            "Requests that ended with an error, by its code.",
+            ["model", "code"],
+            registry=self.registry,
+        )
         self.tokens = Counter(
             "slipway_tokens",
             "Tokens by kind: prompt (cached ones included), cached, completion.",
@@ -91,6 +153,10 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(_Residents(residency))
+
+    def waited(self, model: str, seconds: float) -> None:
+        """Count a request that got its worker."""
+        self.queue_wait.labels(model).observe(seconds)
 
     def finished(self, model: str, finish: Finish) -> None:
         """Count a generation that came to its end."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from slipway.engine.client import Delta, EngineClient, Finish
     from slipway.engine.providers import Provider, find_provider
-    from slipway.engine.residency import Lease, Residency
+    from slipway.engine.residency import Residency
     from slipway.engine.settings import EngineSettings, parse_duration
     from slipway.engine.spec import LoadSpec, load_spec
+    from slipway.engine.table import Lease
     from slipway.engine.worker import launch
 
 __all__ = [
@@ -35,7 +36,7 @@ _HOMES = {
     "EngineClient": "client",
     "EngineSettings": "settings",
     "Finish": "client",
-    "Lease": "residency",
+    "Lease": "table",
     "LoadSpec": "spec",
     "Provider": "providers",
     "Residency": "residency",

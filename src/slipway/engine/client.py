@@ -16,7 +16,7 @@ import orjson
 
 from slipway.core.errors import ResourceError, SlipwayError, ToolError, UsageError
 from slipway.core.i18n import tr
-from slipway.engine.residency import Lease, WorkerLostError
+from slipway.engine.table import Lease, WorkerLostError
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -107,11 +107,29 @@ class EngineClient:
         rows = sorted(answer["data"], key=lambda row: row["index"])
         return [row["embedding"] for row in rows], answer["usage"]["prompt_tokens"]
 
-    async def tokenize(self, lease: Lease, text: str) -> list[int]:
-        """Token ids of a text, special tokens at its ends included."""
-        body = {"content": text, "add_special": True}
+    async def tokenize(self, lease: Lease, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text.
+
+        Args:
+            special: with the special tokens at its ends; those within it are always read as such.
+        """
+        body = {"content": text, "add_special": special, "parse_special": True}
         answer = await self._post(lease, "/tokenize", body)
         return list(answer["tokens"])
+
+    async def detokenize(self, lease: Lease, tokens: list[int]) -> str:
+        """The text of token ids."""
+        answer = await self._post(lease, "/detokenize", {"tokens": tokens})
+        return str(answer["content"])
+
+    async def render(self, lease: Lease, payload: Mapping[str, Any]) -> str:
+        """The prompt that a chat payload becomes, by the template that `chat` uses."""
+        answer = await self._post(lease, "/apply-template", payload)
+        return str(answer["prompt"])
+
+    async def count_chat(self, lease: Lease, payload: Mapping[str, Any]) -> int:
+        """Tokens of the prompt that a chat payload becomes."""
+        return len(await self.tokenize(lease, await self.render(lease, payload)))
 
     async def _post(self, lease: Lease, path: str, body: Mapping[str, Any]) -> Any:
         try:

@@ -38,7 +38,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--chat-template-file", type=Path)
     for flag in ("--no-kv-unified", "--no-ui", "--offline", "--metrics", "--embedding"):
         parser.add_argument(flag, action="store_true")
-    parser.add_argument("--jinja", action="store_true")
+    for flag in ("--jinja", "--lora-init-without-apply"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("-ctk", dest="cache_type_k")
+    parser.add_argument("-ctv", dest="cache_type_v")
+    parser.add_argument("-fa", dest="flash_attention", choices=("on", "off", "auto"))
+    parser.add_argument("--mmproj", dest="projector", type=Path)
     parser.add_argument("--load-mode", choices=("none",))
     return parser.parse_args(arguments)
 
@@ -65,14 +70,13 @@ def parameters(flags: argparse.Namespace) -> Any:
         )
     if flags.chat_template_file:
         params.chat_template = flags.chat_template_file.read_text(encoding="utf-8")
+    _set_cache(params, flags)
+    if flags.projector:
+        params.mmproj.path = str(flags.projector)
+    params.lora_init_without_apply = flags.lora_init_without_apply
     if flags.load_mode == "none":
         params.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
-    adapters = []
-    for path in flags.adapters:
-        adapter = xllamacpp.CommonAdapterLoraInfo()
-        adapter.path, adapter.scale = str(path), 1.0
-        adapters.append(adapter)
-    params.lora_adapters = adapters
+    params.lora_adapters = [_adapter(path) for path in flags.adapters]
     params.kv_unified = not flags.no_kv_unified
     params.ui = not flags.no_ui
     params.offline = flags.offline
@@ -82,6 +86,29 @@ def parameters(flags: argparse.Namespace) -> Any:
     if key := os.environ.get("LLAMA_API_KEY"):
         params.api_keys = [key]
     return params
+
+
+def _adapter(path: Path) -> Any:
+    import xllamacpp
+
+    adapter = xllamacpp.CommonAdapterLoraInfo()
+    adapter.path, adapter.scale = str(path), 1.0
+    return adapter
+
+
+def _set_cache(params: Any, flags: argparse.Namespace) -> None:
+    """Types of keys and values, and whether attention reads them without unpacking."""
+    import xllamacpp
+
+    for name in ("cache_type_k", "cache_type_v"):
+        if value := getattr(flags, name):
+            kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{value.upper()}")
+            setattr(params, name, kind)
+    if flags.flash_attention:
+        kind = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}[flags.flash_attention]
+        params.flash_attn_type = getattr(
+            xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{kind}"
+        )
 
 
 def main(arguments: list[str]) -> int:

@@ -84,13 +84,21 @@ def flags(spec: LoadSpec, port: int) -> list[str]:
         if spec.pooling:
             line += ["--pooling", spec.pooling]
     else:
-        line += ["--jinja", "--cache-ram", str(CACHE_RAM_MIB)]
+        # The cache of earlier prompts does not know which adapters they were read with.
+        line += ["--jinja", "--cache-ram", str(0 if spec.adapters else CACHE_RAM_MIB)]
         if spec.num_batch:
             line += ["-b", str(spec.num_batch)]
+        if spec.cache_type:
+            # A quantised V cache needs flash attention; `auto` would give it up where it is slow.
+            line += ["-ctk", spec.cache_type, "-ctv", spec.cache_type, "-fa", "on"]
+        if spec.projector:
+            line += ["--mmproj", str(spec.projector)]
     if spec.template:
         line += ["--chat-template-file", str(spec.template)]
     for adapter in spec.adapters:
         line += ["--lora", str(adapter)]
+    if spec.adapters:
+        line += ["--lora-init-without-apply"]
     for flag, value in (
         ("-ngl", spec.num_gpu),
         ("--main-gpu", spec.main_gpu),

@@ -25,6 +25,7 @@ class Parameter:
 
 PARAMETERS: dict[str, Parameter] = {
     "num_ctx": Parameter("int", load=True),
+    "num_parallel": Parameter("int", load=True),
     "num_batch": Parameter("int", load=True),
     "num_gpu": Parameter("int", load=True),
     "main_gpu": Parameter("int", load=True),

@@ -59,20 +59,20 @@ def _exclude(options: dict[str, Any]) -> None:
 
 
 def _bytes(text: str) -> int:
-    import re
-
     from slipway.core.errors import UsageError
+    from slipway.core.sizes import parse_size
 
-    match = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?) *([kmgt]i?)?b?", text.strip().lower())
-    if match is None or float(match[1]) == 0:
+    try:
+        size = parse_size(text)
+    except ValueError:
+        size = 0
+    if size == 0:
         raise UsageError(
             "quantize.bad_size",
             tr("`{option} {text}` is no size", option="--target-size", text=text),
             tr("try `{command}`", command="--target-size 4.5GiB"),
         )
-    unit = match[2] or ""
-    step = 1024 if unit.endswith("i") else 1000
-    return int(float(match[1]) * step ** " kmgt".index(unit[:1] or " "))
+    return size
 
 
 def search_size(
