@@ -159,7 +159,7 @@ def test_delete_removes_a_loaded_model(http: httpx.Client) -> None:
             "/api/generate",
             b'{"model": "shop:q4", "prompt": "a", "suffix": "b"}',
             400,
-            "`suffix`",
+            "Infill is not supported",
         ),
         ("GET", "/api/chat", b"", 405, "does not take GET"),
         ("GET", "/api/nothing", b"", 404, "nothing at /api/nothing"),

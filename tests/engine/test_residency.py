@@ -347,7 +347,7 @@ async def test_callers_take_turns_and_the_queue_shows_the_places() -> None:
             tasks = [asyncio.create_task(one(caller)) for caller in ["big"] * 5 + ["small"] * 2]
             await asyncio.sleep(0.02)
             queue = residency.queue()
-            assert [(q.caller, q.position) for q in queue][0] == ("small", 1)
+            assert (queue[0].caller, queue[0].position) == ("small", 1)
             assert sorted(q.position for q in queue) == list(range(1, 8))
         await asyncio.gather(*tasks)
     assert order[0] == "small"

@@ -14,7 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from slipway.api import embeddings, ollama, ollama_models, openai, openai_models
+from slipway.api import (
+    embeddings,
+    generate,
+    ollama,
+    ollama_models,
+    openai,
+    openai_models,
+    queue,
+)
 from slipway.api.daemon import Daemon
 from slipway.api.errors import CLIENT_CLOSED, body_for, status_of
 from slipway.api.front import Front
@@ -75,10 +83,11 @@ def _routes() -> list[Route]:
         Route("/api/version", ollama_models.version),
         Route("/api/tags", ollama_models.tags),
         Route("/api/ps", ollama_models.ps),
+        Route("/api/queue", queue.queue),
         Route("/api/show", ollama_models.show, methods=["POST"]),
         Route("/api/delete", ollama_models.delete, methods=["DELETE"]),
         Route("/api/chat", ollama.chat, methods=["POST"]),
-        Route("/api/generate", ollama.generate, methods=["POST"]),
+        Route("/api/generate", generate.generate, methods=["POST"]),
         Route("/api/embed", embeddings.embed, methods=["POST"]),
         Route("/api/embeddings", embeddings.legacy_embeddings, methods=["POST"]),
         Route("/v1/chat/completions", openai.chat_completions, methods=["POST"]),

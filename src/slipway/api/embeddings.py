@@ -11,7 +11,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.api.daemon import Daemon, Job
+from slipway.api.daemon import Daemon
+from slipway.api.job import Job
 from slipway.api.ollama import json_response
 from slipway.api.schemas import EmbedBody, EmbeddingBody, KeepAlive, LegacyEmbedBody, read_body
 from slipway.api.streaming import until_gone
@@ -89,7 +90,7 @@ async def _job(
 ) -> Job:
     daemon: Daemon = request.app.state.daemon
     model = await daemon.resolve(name)
-    request.state.model = model.name.display
+    request.state.model = model.display
     return daemon.prepare(model, options or {}, keep_alive, "embed")
 
 

@@ -1,4 +1,4 @@
-"""Ollama's generating routes: /api/chat and /api/generate."""
+"""POST /api/chat, and what it shares with /api/generate: answers as NDJSON or one object."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.api.daemon import Daemon, Job, ToolCalls, gather, require_capability
+from slipway.api.daemon import Daemon, require_capability
 from slipway.api.errors import ollama_error
+from slipway.api.job import Job, ToolCalls, gather
 from slipway.api.prompts import (
     from_ollama,
     response_format,
@@ -23,10 +24,13 @@ from slipway.api.prompts import (
 )
 from slipway.api.schemas import ChatBody, GenerateBody, read_body
 from slipway.api.streaming import StreamedResponse, until_gone
-from slipway.core.errors import SlipwayError, UsageError
-from slipway.core.i18n import tr
+from slipway.api.truncation import shorten_chat
+from slipway.core.errors import SlipwayError
 from slipway.engine.client import Event, Finish
 from slipway.store.describe import timestamp
+
+NUM_KEEP = 4
+"""Tokens at the beginning that stay when a prompt is cut; Ollama's default."""
 
 NDJSON = "application/x-ndjson"
 
@@ -45,71 +49,44 @@ async def chat(request: Request) -> Response:
     daemon: Daemon = request.app.state.daemon
     body = await read_body(request, ChatBody)
     model = await daemon.resolve(body.model)
-    request.state.model = model.name.display
+    request.state.model = model.display
     job = daemon.prepare(model, body.options or {}, body.keep_alive, "generate")
+    if body.truncate:
+        job.shorten = shorten_chat(job.options["num_predict"])
     if not body.messages:
-        return await _load_only(request, job, body.model, chat=True)
+        return await load_only(request, job, body.model, chat=True)
     require_capability(model, "completion", "chat")
     if body.tools:
         require_capability(model, "tools")
+    if any(message.images for message in body.messages):
+        require_capability(model, "vision")
     messages = [from_ollama(message) for message in body.messages]
-    payload = {"messages": with_model_messages(model, messages), **_common(body, job)}
+    payload = {"messages": with_model_messages(model, messages), **common(body, job)}
     if body.tools:
         payload["tools"] = body.tools
     if schema := response_format(body.format):
         payload["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
-    return await _answer(request, body, job, job.chat(payload), _chat_piece, begun)
+    if body.debug_render_only:
+        return await rendered_only(request, job, body.model, payload)
+    return await answer(request, body, job, job.chat(payload), _chat_piece, begun)
 
 
-async def generate(request: Request) -> Response:
-    """POST /api/generate."""
-    begun = time.monotonic_ns()
-    daemon: Daemon = request.app.state.daemon
-    body = await read_body(request, GenerateBody)
-    model = await daemon.resolve(body.model)
-    request.state.model = model.name.display
-    job = daemon.prepare(model, body.options or {}, body.keep_alive, "generate")
-    _check_generate(body)
-    if not body.prompt:
-        return await _load_only(request, job, body.model, chat=False)
-    require_capability(model, "completion", "generate")
-    schema = response_format(body.format)
-    if body.raw:
-        payload: dict[str, Any] = {"prompt": body.prompt}
-        if schema:
-            payload["json_schema"] = schema
-        if body.logprobs:
-            payload["n_probs"] = max(1, body.top_logprobs)
-        events = job.complete(payload)
-    else:
-        turn = [{"role": "user", "content": body.prompt}]
-        payload = {"messages": with_model_messages(model, turn, body.system), **_common(body, job)}
-        if schema:
-            payload["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
-        events = job.chat(payload)
-    return await _answer(request, body, job, events, _generate_piece, begun)
+async def rendered_only(request: Request, job: Job, name: str, payload: dict[str, Any]) -> Response:
+    """The prompt that the messages become, and no answer (`_debug_render_only`)."""
+
+    async def render() -> str:
+        async with job.lease() as lease:
+            job.begun(lease)
+            return await job.daemon.client.render(lease, payload)
+
+    text = await until_gone(request, render())
+    parts = [m["content"] for m in payload["messages"] if isinstance(m.get("content"), list)]
+    images = sum(part["type"] == "image_url" for content in parts for part in content)
+    info = {"rendered_template": text} | ({"image_count": images} if images else {})
+    return json_response({**_head(name), "_debug_info": info})
 
 
-def _check_generate(body: GenerateBody) -> None:
-    if body.raw and (body.template or body.system or body.context):
-        raise UsageError(
-            "request.raw", tr("raw mode does not support template, system, or context")
-        )
-    for name, value in (
-        ("suffix", body.suffix),
-        ("images", body.images),
-        ("template", body.template),
-        ("context", body.context),
-    ):
-        if value:
-            raise UsageError(
-                "request.unsupported",
-                tr("`{name}` is not supported", name=name),
-                tr("send the conversation as messages to `/api/chat`"),
-            )
-
-
-def _common(body: ChatBody | GenerateBody, job: Job) -> dict[str, Any]:
+def common(body: ChatBody | GenerateBody, job: Job) -> dict[str, Any]:
     """Fields of the worker's payload that both routes share."""
     if body.think:
         require_capability(job.model, "thinking")
@@ -119,7 +96,7 @@ def _common(body: ChatBody | GenerateBody, job: Job) -> dict[str, Any]:
     return payload
 
 
-async def _load_only(request: Request, job: Job, name: str, *, chat: bool) -> Response:
+async def load_only(request: Request, job: Job, name: str, *, chat: bool) -> Response:
     """An empty request loads the model, or with keep_alive 0 unloads it."""
     begun = time.monotonic_ns()
     if job.keep_alive_s == 0:
@@ -129,13 +106,13 @@ async def _load_only(request: Request, job: Job, name: str, *, chat: bool) -> Re
         require_capability(job.model, "completion", "chat" if chat else "generate")
         await until_gone(request, job.load())
         reason = "load"
-    empty = _chat_piece("", "", []) if chat else _generate_piece("", "", [])
+    empty = _chat_piece("", "", []) if chat else generate_piece("", "", [])
     total = time.monotonic_ns() - begun
     line = {**_head(name), **empty, "done": True, "done_reason": reason, "total_duration": total}
     return json_response(line | ({"load_duration": total} if reason == "load" else {}))
 
 
-async def _answer(
+async def answer(
     request: Request,
     body: ChatBody | GenerateBody,
     job: Job,
@@ -143,15 +120,16 @@ async def _answer(
     piece: Piece,
     begun: int,
 ) -> Response:
+    """The answer to a generating request, streamed or whole, as `piece` shapes it."""
     if not body.stream:
-        answer = await until_gone(request, gather(events))
+        whole = await until_gone(request, gather(events))
         line = {
             **_head(body.model),
-            **piece(answer.text, answer.thinking, to_ollama(answer.tool_calls)),
-            **_tail(answer.finish, job, begun),
+            **piece(whole.text, whole.thinking, to_ollama(whole.tool_calls)),
+            **_tail(whole.finish, job, begun),
         }
-        if answer.logprobs:
-            line["logprobs"] = answer.logprobs
+        if whole.logprobs:
+            line["logprobs"] = whole.logprobs
         return json_response(line)
     # Errors before the first piece still have a status of their own.
     first = await until_gone(request, anext(events))
@@ -197,7 +175,7 @@ def _head(name: str) -> dict[str, Any]:
 
 def _tail(finish: Finish, job: Job, begun: int) -> dict[str, Any]:
     """The last line's fields; durations are nanoseconds."""
-    return {
+    line: dict[str, Any] = {
         "done": True,
         "done_reason": "length" if finish.reason == "length" else "stop",
         "total_duration": time.monotonic_ns() - begun,
@@ -207,6 +185,11 @@ def _tail(finish: Finish, job: Job, begun: int) -> dict[str, Any]:
         "eval_count": finish.completion_tokens,
         "eval_duration": int(finish.completion_s * 1e9),
     }
+    if job.context is not None:
+        line["context"] = job.context
+    if job.cut:
+        line["truncated"] = job.cut.as_json()
+    return line
 
 
 def _chat_piece(text: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
@@ -218,7 +201,8 @@ def _chat_piece(text: str, thinking: str, calls: list[dict[str, Any]]) -> dict[s
     return {"message": message}
 
 
-def _generate_piece(text: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+def generate_piece(text: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fields of /api/generate that carry a piece of the answer."""
     fields: dict[str, Any] = {"response": text}
     if thinking:
         fields["thinking"] = thinking

@@ -9,19 +9,21 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.api.daemon import Answer, Daemon, Job, gather, require_capability
+from slipway.api.daemon import Daemon, require_capability
 from slipway.api.errors import openai_error
-from slipway.api.ollama import json_response
+from slipway.api.job import Answer, Job, gather
+from slipway.api.ollama import NUM_KEEP, json_response
 from slipway.api.prompts import with_model_messages
 from slipway.api.schemas import ChatCompletionBody, CompletionBody, OpenAIBody, read_body
 from slipway.api.streaming import StreamedResponse, until_gone
+from slipway.api.truncation import Cut, shorten_chat, shorten_prompt
 from slipway.core.errors import SlipwayError, UsageError
 from slipway.core.i18n import tr
 from slipway.engine.client import Delta, Event, Finish
@@ -40,6 +42,7 @@ class _Reply:
     created: int
     model: str
     include_usage: bool
+    cut: Cut | None = None
 
     def head(self, suffix: str = "") -> dict[str, Any]:
         return {
@@ -70,9 +73,10 @@ async def chat_completions(request: Request) -> Response:
     if body.stream:
         events = job.chat(payload)
         first = await until_gone(request, anext(events))
+        reply = replace(reply, cut=job.cut)
         return StreamedResponse(_stream(reply, first, events, _chat_choice), SSE)
     answer = await until_gone(request, gather(job.chat(payload)))
-    return json_response(_chat_object(reply, answer))
+    return json_response(_chat_object(reply, answer) | _cut(job.cut))
 
 
 async def completions(request: Request) -> Response:
@@ -97,6 +101,7 @@ async def completions(request: Request) -> Response:
     if body.stream:
         events = job.complete(payload)
         first = await until_gone(request, anext(events))
+        reply = replace(reply, cut=job.cut)
         return StreamedResponse(_stream(reply, first, events, _text_choice), SSE)
     answer = await until_gone(request, gather(job.complete(payload)))
     choice = {
@@ -105,17 +110,26 @@ async def completions(request: Request) -> Response:
         "logprobs": None,
         "finish_reason": answer.finish.reason,
     }
-    return json_response({**reply.head(), "choices": [choice], "usage": usage(answer.finish)})
+    whole = {**reply.head(), "choices": [choice], "usage": usage(answer.finish)}
+    return json_response(whole | _cut(job.cut))
+
+
+def _cut(cut: Cut | None) -> dict[str, Any]:
+    return {"truncated": cut.as_json()} if cut else {}
 
 
 async def _job(request: Request, body: OpenAIBody, verb: str) -> Job:
     daemon: Daemon = request.app.state.daemon
     model = await daemon.resolve(body.model)
-    request.state.model = model.name.display
+    request.state.model = model.display
     if body.n not in (None, 1):
         raise UsageError("request.unsupported", tr("`n` must be 1"))
     require_capability(model, "completion", verb)
-    return daemon.prepare(model, body.named_options(), body.keep_alive, "generate")
+    job = daemon.prepare(model, body.named_options(), body.keep_alive, "generate")
+    if body.truncate:
+        limit = job.options["num_predict"]
+        job.shorten = shorten_chat(limit) if verb == "chat" else shorten_prompt(limit, NUM_KEEP)
+    return job
 
 
 def _messages(job: Job, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -195,6 +209,8 @@ async def _stream(
 
     def chunk(event: Event, at_start: bool) -> bytes:
         line = {**reply.head(suffix), "choices": [choice(event, at_start)]}
+        if isinstance(event, Finish):
+            line |= _cut(reply.cut)
         text = _sse(line | ({"usage": None} if reply.include_usage else {}))
         if isinstance(event, Finish):
             if reply.include_usage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from slipway.api.schemas import Message
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
 from slipway.store import ModelManifest
+
+_PICTURES = ((b"\x89PNG", "image/png"), (b"GIF8", "image/gif"), (b"RIFF", "image/webp"))
 
 
 def with_model_messages(
@@ -38,11 +41,12 @@ def from_ollama(message: Message) -> dict[str, Any]:
     """A message of /api/chat in the worker's (OpenAI's) shape.
 
     Raises:
-        UsageError: it carries images, which no model here can see yet.
+        UsageError: an image is not base64.
     """
+    content: Any = message.content
     if message.images:
-        raise UsageError("request.images", tr("this model does not support images"))
-    turned: dict[str, Any] = {"role": message.role.lower(), "content": message.content}
+        content = with_images(message.content, message.images)
+    turned: dict[str, Any] = {"role": message.role.lower(), "content": content}
     if message.tool_calls:
         turned["tool_calls"] = [_tool_call(c, i) for i, c in enumerate(message.tool_calls)]
     if message.tool_call_id:
@@ -50,6 +54,25 @@ def from_ollama(message: Message) -> dict[str, Any]:
     if message.tool_name:
         turned["name"] = message.tool_name
     return turned
+
+
+def with_images(text: str, images: Sequence[str]) -> list[dict[str, Any]]:
+    """A text and base64 pictures as content parts, the pictures first.
+
+    Raises:
+        UsageError: one is not base64.
+    """
+    parts: list[dict[str, Any]] = []
+    for image in images:
+        data = image.partition(",")[2] if image.startswith("data:") else image
+        try:
+            head = base64.b64decode(data, validate=True)[:12]
+        except ValueError:
+            raise UsageError("request.bad_image", tr("an image is not valid base64")) from None
+        kind = next((k for mark, k in _PICTURES if head.startswith(mark)), "image/jpeg")
+        url = {"url": f"data:{kind};base64,{data}"}
+        parts.append({"type": "image_url", "image_url": url})
+    return [*parts, {"type": "text", "text": text}]
 
 
 def _tool_call(call: dict[str, Any], index: int) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class _Generating(_Body):
     keep_alive: KeepAlive = None
     options: dict[str, Any] | None = None
     think: bool | str | None = None
+    truncate: bool = False
+    shift: bool | None = None
+    debug_render_only: bool = Field(default=False, alias="_debug_render_only")
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
 
@@ -125,6 +128,7 @@ class OpenAIBody(_Body):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
+    truncate: bool = False
     keep_alive: KeepAlive = None
     options: dict[str, Any] | None = None
 

@@ -88,9 +88,13 @@ class EngineClient:
     async def complete(
         self, lease: Lease, payload: Mapping[str, Any]
     ) -> AsyncGenerator[Event, None]:
-        """Continue a raw prompt (a string or token ids); deltas, then one `Finish`."""
+        """Continue a raw prompt (a string or token ids); deltas, then one `Finish`.
+
+        With `input_suffix` in the payload it fills the gap between `input_prefix` and that.
+        """
         body = {**payload, "stream": True}
-        async with aclosing(self._stream(lease, "/completion", body)) as stream:
+        path = "/infill" if "input_suffix" in payload else "/completion"
+        async with aclosing(self._stream(lease, path, body)) as stream:
             async for data in stream:
                 if data.get("content"):
                     yield Delta(data["content"], logprobs=data.get("completion_probabilities", []))
@@ -250,7 +254,7 @@ def _engine_error(status: int, problem: dict[str, Any]) -> SlipwayError:
         busy = ResourceError("engine.busy", tr("the engine is busy: {reason}", reason=message))
         busy.http_status = 503
         return busy
-    if 400 <= status < 500:
+    if 400 <= status < 500 or status == 501:
         return UsageError("engine.refused", tr("the engine refused: {reason}", reason=message))
     return ToolError("engine.failed", tr("the engine failed: {reason}", reason=message))
 

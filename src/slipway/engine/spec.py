@@ -203,7 +203,9 @@ def load_spec(
     templates = model.of_type(TEMPLATE)
     pooled = header.get("pooling_type") is not None
     cache_type = settings.kv_cache_type if mode == "generate" else None
-    files = (model.gguf_path, *model.adapter_paths)
+    files = [model.gguf_path, *model.adapter_paths]
+    if model.projector_path and mode == "generate":
+        files.append(model.projector_path)
     weights = sum(path.stat().st_size for path in files)
     batch = num_ctx if mode != "generate" else _UBATCH
     need = foresee(header, weights, cache_type, batch)
@@ -222,5 +224,6 @@ def load_spec(
         use_mmap=options.get("use_mmap"),
         adapters=model.adapter_paths,
         cache_type=cache_type,
+        projector=model.projector_path if mode == "generate" else None,
         footprint=need,
     )

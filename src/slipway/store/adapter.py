@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slipway.core.errors import InputError, NotFoundError
+from slipway.core.errors import InputError, NotFoundError, UsageError
 from slipway.core.i18n import tr
 from slipway.core.manifest import FILE_NAME
 from slipway.store import manifests as media
 from slipway.store.blobs import BlobStore
 from slipway.store.gguf import read_gguf
-from slipway.store.manifests import Layer
+from slipway.store.manifests import Layer, ModelManifest
 
 
 def adapter_layer(
@@ -65,3 +67,36 @@ def adapter_layer(
         )
     blob = blobs.put_file(path, link=(path.parent / FILE_NAME).is_file())
     return Layer(media.ADAPTER, blob.digest, blob.size)
+
+
+def add_adapters(model: ModelManifest, others: Sequence[ModelManifest]) -> ModelManifest:
+    """The model with the adapters of other models on top of its own: `base+tuned` in a request.
+
+    Raises:
+        UsageError: one of the others has no adapter, or is of another architecture.
+    """
+    layers = list(model.layers)
+    for other in others:
+        adapters = other.of_type(media.ADAPTER)
+        if not adapters:
+            raise UsageError(
+                "model.no_adapter",
+                tr("{name} has no adapter that could be added", name=other.name),
+                tr("make one with `slipway ship RUN --unmerged --as name:tag`"),
+            )
+        mine, theirs = (each.details.get("model_family", "") for each in (model, other))
+        if mine != theirs:
+            raise UsageError(
+                "model.adapter_of_another",
+                tr(
+                    "the adapter of {name} is for `{adapter}` models, but {model} is `{family}`",
+                    name=other.name,
+                    adapter=theirs,
+                    model=model.name,
+                    family=mine,
+                ),
+            )
+        layers += [layer for layer in adapters if layer not in layers]
+    return replace(
+        model, layers=tuple(layers), plus=(*model.plus, *(other.name for other in others))
+    )

@@ -30,7 +30,10 @@ def _header(path: Path) -> GgufHeader:
 def capabilities_of(model: ModelManifest) -> list[str]:
     """What a stored model can do; read from its GGUF when its config does not say."""
     stored = model.details.get("capabilities")
-    return stored if isinstance(stored, list) else capabilities(header_of(model))
+    known = list(stored) if isinstance(stored, list) else capabilities(header_of(model))
+    if model.projector_path and "vision" not in known:
+        known.append("vision")
+    return known
 
 
 def timestamp(moment: datetime) -> str:

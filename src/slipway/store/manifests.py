@@ -24,6 +24,7 @@ from slipway.store.names import ModelName
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 MODEL = "application/vnd.ollama.image.model"
+PROJECTOR = "application/vnd.ollama.image.projector"
 ADAPTER = "application/vnd.ollama.image.adapter"
 TEMPLATE = "application/vnd.ollama.image.template"
 SYSTEM = "application/vnd.ollama.image.system"
@@ -60,6 +61,7 @@ class ModelManifest:
         layers: the other layers, in order.
         modified_at: when the name was last written, UTC.
         store: where the blobs are.
+        plus: models whose adapters were added to it for a request (see `add_adapters`).
     """
 
     name: ModelName
@@ -68,6 +70,12 @@ class ModelManifest:
     layers: tuple[Layer, ...]
     modified_at: datetime
     store: BlobStore
+    plus: tuple[ModelName, ...] = ()
+
+    @property
+    def display(self) -> str:
+        """The name as it was asked for: `model:tag`, `+` the names of added adapters."""
+        return "+".join(name.display for name in (self.name, *self.plus))
 
     @property
     def size(self) -> int:
@@ -99,6 +107,12 @@ class ModelManifest:
     def adapter_paths(self) -> tuple[Path, ...]:
         """The GGUF adapters that are added to the weights when the model is loaded."""
         return tuple(self.store.path(layer.digest) for layer in self.of_type(ADAPTER))
+
+    @property
+    def projector_path(self) -> Path | None:
+        """The GGUF that turns pictures into embeddings, when the model has one."""
+        layers = self.of_type(PROJECTOR)
+        return self.store.path(layers[0].digest) if layers else None
 
     @cached_property
     def details(self) -> dict[str, Any]:

@@ -24,7 +24,24 @@ from contextlib import suppress
 from typing import Any
 
 DIMENSIONS = 8
-_STATUS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found"}
+_GENERATING = ("/v1/chat/completions", "/completion", "/infill")
+_STATUS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 501: "Not Implemented"}
+
+
+class Words:
+    """A vocabulary that grows: each new word is a token."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def tokens(self, text: str) -> list[int]:
+        """Ids of the words of a text."""
+        return [self._ids.setdefault(word, len(self._ids) + 1) for word in text.split()]
+
+    def text(self, tokens: list[int]) -> str:
+        """The words of ids."""
+        known = {number: word for word, number in self._ids.items()}
+        return " ".join(known.get(token, "?") for token in tokens)
 
 
 class FakeEngine:
@@ -37,6 +54,7 @@ class FakeEngine:
         self.slots = asyncio.Semaphore(flags.np)
         self.active = 0
         self.key = os.environ.get("LLAMA_API_KEY", "")
+        self.words = Words()
 
     async def serve(self) -> None:
         """Listen until the process ends."""
@@ -75,11 +93,17 @@ class FakeEngine:
         elif path == "/slots":
             _send(writer, 200, [{"is_processing": i < self.active} for i in range(self.flags.np)])
         elif path == "/tokenize":
-            _send(writer, 200, {"tokens": _tokens(body["content"])})
+            _send(writer, 200, {"tokens": self.words.tokens(body["content"])})
+        elif path == "/detokenize":
+            _send(writer, 200, {"content": self.words.text(body["tokens"])})
+        elif path == "/apply-template":
+            _send(writer, 200, {"prompt": "\n".join(_contents(body))})
+        elif path == "/infill" and not self.flags.fim:
+            _send(writer, 501, _problem(501, "Infill is not supported", "not_supported_error"))
         elif path == "/v1/embeddings" and self.flags.embedding:
             self._embeddings(writer, body)
-        elif path in ("/v1/chat/completions", "/completion") and not self.flags.embedding:
-            await self._generation(writer, body, chat=path != "/completion")
+        elif path in _GENERATING and not self.flags.embedding:
+            await self._generation(writer, body, chat=path == "/v1/chat/completions")
         else:
             _send(writer, 404, _problem(404, "File Not Found", "not_found_error"))
         await writer.drain()
@@ -96,9 +120,7 @@ class FakeEngine:
     async def _generation(
         self, writer: asyncio.StreamWriter, body: dict[str, Any], *, chat: bool
     ) -> None:
-        texts = (
-            [str(m.get("content") or "") for m in body["messages"]] if chat else [body["prompt"]]
-        )
+        texts = _contents(body) if chat else [self._raw(body)]
         prompt_tokens = sum(len(text.split()) for text in texts)
         if prompt_tokens >= self.context:
             _send(writer, 400, self._overflow(prompt_tokens))
@@ -126,6 +148,12 @@ class FakeEngine:
             finally:
                 self.active -= 1
 
+    def _raw(self, body: dict[str, Any]) -> str:
+        if "input_suffix" in body:
+            return f"{body['input_prefix']} ... {body['input_suffix']}"
+        prompt = body["prompt"]
+        return self.words.text(prompt) if isinstance(prompt, list) else str(prompt)
+
     async def _paced(self, words: list[str]) -> AsyncIterator[str]:
         for word in words:
             await asyncio.sleep(1 / self.flags.tokens_per_second)
@@ -147,8 +175,8 @@ def _answer(last: str, body: dict[str, Any]) -> list[str]:
     return ["echo:", *last.split()]
 
 
-def _tokens(text: str) -> list[int]:
-    return [int.from_bytes(hashlib.sha256(word.encode()).digest()[:2]) for word in text.split()]
+def _contents(body: dict[str, Any]) -> list[str]:
+    return [str(message.get("content") or "") for message in body["messages"]]
 
 
 def _vector(text: str) -> list[float]:
@@ -212,6 +240,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("-c", type=int, default=4096)
     parser.add_argument("-np", type=int, default=1)
     parser.add_argument("--embedding", action="store_true")
+    parser.add_argument("--fim", action="store_true")
     return parser.parse_known_args(arguments)[0]
 
 
