@@ -27,6 +27,8 @@ from slipway.store import ModelManifest, resolve_model
 from slipway.store.adapter import add_adapters
 from slipway.store.describe import capabilities_of
 
+_KNOWN = 1000
+
 logger = logging.getLogger("slipway.api")
 
 
@@ -40,6 +42,7 @@ class Daemon:
         self.settings = settings
         self._provider = provider
         self._session: aiohttp.ClientSession | None = None
+        self._known: dict[str, ModelManifest] = {}
         self.residency = Residency(self._launch, settings, measured(settings))
         self.metrics = Metrics(self.residency)
 
@@ -95,7 +98,14 @@ class Daemon:
         """
         if not name:
             raise UsageError("request.no_model", tr("model is required"))
-        return await asyncio.to_thread(self._resolve, name)
+        known = self._known.get(name)
+        if known is not None and known.is_current():
+            return known
+        model = await asyncio.to_thread(self._resolve, name)
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known[name] = model
+        return model
 
     def _resolve(self, name: str) -> ModelManifest:
         first, *others = name.split("+")

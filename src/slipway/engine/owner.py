@@ -18,7 +18,7 @@ from typing import Any
 
 from slipway.core.errors import ResourceError, SlipwayError, from_os_error
 from slipway.core.i18n import tr
-from slipway.engine.policy import Evict, Grant, Refuse, Room, Start, fair_order, plan
+from slipway.engine.policy import Evict, Grant, Refuse, Room, Start, fair_order, needs_room, plan
 from slipway.engine.settings import EngineSettings
 from slipway.engine.spec import LoadSpec
 from slipway.engine.table import Backoff, BusyError, Counters, Entry, Waiting, stopping
@@ -178,12 +178,11 @@ class Owner:
         now = time.monotonic()
         waiting = self.ordered(now)
         entries = list(self.table.values())
-        free = self.free_bytes(entries) if waiting else 0
+        rows, asks = [entry.row() for entry in entries], [w.ask(now) for w in waiting]
+        free = self.free_bytes(entries) if needs_room(rows, asks) else 0
         room = Room(free, self.settings.max_loaded, self.settings.switch_after_s)
         cooling = frozenset(w.spec.key for w in waiting if self._backoff.until(w.spec.key) > now)
-        decided = plan(
-            [entry.row() for entry in entries], [w.ask(now) for w in waiting], room, cooling
-        )
+        decided = plan(rows, asks, room, cooling)
         for request, action in zip(waiting, decided.actions, strict=True):
             match action:
                 case Grant(id):

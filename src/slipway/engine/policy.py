@@ -145,6 +145,14 @@ def fair_order(
     return order
 
 
+def needs_room(rows: Sequence[Row], asks: Sequence[Ask]) -> bool:
+    """Whether some request may need another worker, so that free memory matters to the plan."""
+    return not all(
+        any(row.spec.key == ask.spec.key and row.spec.satisfies(ask.spec) for row in rows)
+        for ask in asks
+    )
+
+
 def plan(
     rows: Sequence[Row],
     asks: Sequence[Ask],

@@ -98,5 +98,8 @@ def add_adapters(model: ModelManifest, others: Sequence[ModelManifest]) -> Model
             )
         layers += [layer for layer in adapters if layer not in layers]
     return replace(
-        model, layers=tuple(layers), plus=(*model.plus, *(other.name for other in others))
+        model,
+        layers=tuple(layers),
+        plus=(*model.plus, *(other.name for other in others)),
+        files=(*model.files, *(file for other in others for file in other.files)),
     )

@@ -62,6 +62,7 @@ class ModelManifest:
         modified_at: when the name was last written, UTC.
         store: where the blobs are.
         plus: models whose adapters were added to it for a request (see `add_adapters`).
+        files: the manifest files it was read from, each with inode, size and time in ns.
     """
 
     name: ModelName
@@ -71,11 +72,21 @@ class ModelManifest:
     modified_at: datetime
     store: BlobStore
     plus: tuple[ModelName, ...] = ()
+    files: tuple[tuple[Path, tuple[int, int, int]], ...] = ()
 
     @property
     def display(self) -> str:
         """The name as it was asked for: `model:tag`, `+` the names of added adapters."""
         return "+".join(name.display for name in (self.name, *self.plus))
+
+    def is_current(self) -> bool:
+        """Whether its manifests are still the files that were read, and its weights are there."""
+        try:
+            return all(_stamp(path) == stamp for path, stamp in self.files) and (
+                self.gguf_path.stat().st_size == self.of_type(MODEL)[0].size
+            )
+        except OSError:
+            return False
 
     @property
     def size(self) -> int:
@@ -246,6 +257,7 @@ class ManifestStore:
         """
         path = self.folder / name.path
         try:
+            stamp = _stamp(path)
             data = path.read_bytes()
             modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         except OSError as error:
@@ -265,7 +277,13 @@ class ManifestStore:
                 tr("remove the name with `slipway rm {name}`", name=name),
             ) from error
         return ModelManifest(
-            name, hashlib.sha256(data).hexdigest(), config, layers, modified, self.blobs
+            name,
+            hashlib.sha256(data).hexdigest(),
+            config,
+            layers,
+            modified,
+            self.blobs,
+            files=((path, stamp),),
         )
 
     def write(self, name: ModelName, config: Layer, layers: list[Layer]) -> ModelManifest:
@@ -291,6 +309,12 @@ class ManifestStore:
                 parent.rmdir()
         except OSError as error:
             raise from_os_error(error, path) from error
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced."""
+    found = path.stat()
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _layer(raw: dict[str, Any]) -> Layer:

@@ -25,7 +25,13 @@ from typing import Any
 
 DIMENSIONS = 8
 _GENERATING = ("/v1/chat/completions", "/completion", "/infill")
-_STATUS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 501: "Not Implemented"}
+_STATUS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    501: "Not Implemented",
+}
 
 
 class Words:
