@@ -131,21 +131,20 @@ async def answer(
         if whole.logprobs:
             line["logprobs"] = whole.logprobs
         return json_response(line)
-    # Errors before the first piece still have a status of their own.
-    first = await until_gone(request, anext(events))
-    return StreamedResponse(_lines(first, events, body.model, job, piece, begun), NDJSON)
+    return StreamedResponse(_lines(events, body.model, job, piece, begun), NDJSON)
 
 
 async def _lines(
-    first: Event,
     events: AsyncGenerator[Event, None],
     name: str,
     job: Job,
     piece: Piece,
     begun: int,
 ) -> AsyncGenerator[bytes, None]:
+    """The answer's lines; an error before the first is raised, a later one is a line."""
     calls = ToolCalls()
     async with aclosing(events):
+        first = await anext(events)
         try:
             yield _line(first, name, job, piece, begun, calls)
             async for event in events:

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -42,7 +42,6 @@ class _Reply:
     created: int
     model: str
     include_usage: bool
-    cut: Cut | None = None
 
     def head(self, suffix: str = "") -> dict[str, Any]:
         return {
@@ -71,10 +70,7 @@ async def chat_completions(request: Request) -> Response:
         payload["top_logprobs"] = body.top_logprobs
     reply = _reply(body, "chatcmpl-", "chat.completion")
     if body.stream:
-        events = job.chat(payload)
-        first = await until_gone(request, anext(events))
-        reply = replace(reply, cut=job.cut)
-        return StreamedResponse(_stream(reply, first, events, _chat_choice), SSE)
+        return StreamedResponse(_stream(reply, job, job.chat(payload), _chat_choice), SSE)
     answer = await until_gone(request, gather(job.chat(payload)))
     return json_response(_chat_object(reply, answer) | _cut(job.cut))
 
@@ -99,10 +95,7 @@ async def completions(request: Request) -> Response:
         payload["logit_bias"] = body.logit_bias
     reply = _reply(body, "cmpl-", "text_completion")
     if body.stream:
-        events = job.complete(payload)
-        first = await until_gone(request, anext(events))
-        reply = replace(reply, cut=job.cut)
-        return StreamedResponse(_stream(reply, first, events, _text_choice), SSE)
+        return StreamedResponse(_stream(reply, job, job.complete(payload), _text_choice), SSE)
     answer = await until_gone(request, gather(job.complete(payload)))
     choice = {
         "index": 0,
@@ -203,14 +196,15 @@ def _text_choice(event: Event, first: bool) -> dict[str, Any]:
 
 
 async def _stream(
-    reply: _Reply, first: Event, events: AsyncGenerator[Event, None], choice: Any
+    reply: _Reply, job: Job, events: AsyncGenerator[Event, None], choice: Any
 ) -> AsyncGenerator[bytes, None]:
+    """Chunks; an error before the first is raised, a later one is told in the stream."""
     suffix = ".chunk" if reply.kind == "chat.completion" else ""
 
     def chunk(event: Event, at_start: bool) -> bytes:
         line = {**reply.head(suffix), "choices": [choice(event, at_start)]}
         if isinstance(event, Finish):
-            line |= _cut(reply.cut)
+            line |= _cut(job.cut)
         text = _sse(line | ({"usage": None} if reply.include_usage else {}))
         if isinstance(event, Finish):
             if reply.include_usage:
@@ -219,6 +213,7 @@ async def _stream(
         return text
 
     async with aclosing(events):
+        first = await anext(events)
         try:
             if isinstance(first, Finish):  # an empty answer still opens with its role
                 yield chunk(Delta(), True)
