@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from daemon_overhead import serve, starter
 
+from daemon_overhead import serve, starter
 from slipway.api.options import merge_options, sampling
 from slipway.core.hardware import available_memory_bytes
 from slipway.core.paths import Home
@@ -117,7 +117,9 @@ async def measure(gguf: Path, home: Home, rounds: int, max_tokens: int) -> dict[
     settings = EngineSettings.from_env()
     options, _ = merge_options(model.parameters, {})
     spec = load_spec(model, options, settings, mode="generate", free_bytes=available_memory_bytes())
-    assert spec.slots == STREAMS, f"memory for {STREAMS} places is needed, there is for {spec.slots}"
+    assert spec.slots == STREAMS, (
+        f"memory for {STREAMS} places is needed, there is for {spec.slots}"
+    )
     provider = find_provider(settings, home)
     daemon, url = serve(home.root)
     try:

@@ -30,6 +30,7 @@ class Job:
 
     Attributes:
         options: merged options, in Ollama's names.
+        name: the model's name for answers and labels.
         load_s: seconds of loading, known once the events come.
         shorten: what to leave out when the prompt does not fit; None refuses it.
         cut: what was left out, known once the events come; None is nothing.
@@ -50,11 +51,11 @@ class Job:
     context: list[int] | None = None
     before: tuple[list[int], dict[str, Any]] | None = None
     info: RequestInfo = field(default_factory=current)
+    name: str = ""
+    _between: Any = None
 
-    @property
-    def name(self) -> str:
-        """The model's name for answers and labels."""
-        return self.model.display
+    def __post_init__(self) -> None:
+        self.name = self.model.display
 
     def lease(self) -> Any:
         """A worker for this request, as an async context manager."""
@@ -88,6 +89,7 @@ class Job:
 
     async def _run(self, payload: Mapping[str, Any], *, raw: bool) -> AsyncGenerator[Event, None]:
         begun = time.monotonic()
+        self._between = self.daemon.metrics.between_tokens.labels(self.name)
         body = {**sampling(self.options), **payload}
         for attempt in (1, 2):
             last = 0.0
@@ -115,7 +117,7 @@ class Job:
             self.info.timings["first"] = since_begun * 1e3
             metrics.first_token.labels(self.name).observe(since_begun)
         elif isinstance(event, Delta):
-            metrics.between_tokens.labels(self.name).observe(now - last)
+            self._between.observe(now - last)
         if isinstance(event, Finish):
             self.info.timings["prompt"] = event.prompt_s * 1e3
             self.info.timings["completion"] = event.completion_s * 1e3

@@ -107,27 +107,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.first_token = Histogram(
-            "slipway_time_to_first_token_seconds",
-            "From the request to the first piece of the answer, loading included.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.between_tokens = Histogram(
-            "slipway_inter_token_latency_seconds",
-            "Between two pieces of an answer.",
-            ["model"],
-            buckets=_SHORT,
-            registry=self.registry,
-        )
-        self.queue_wait = Histogram(
-            "slipway_queue_wait_seconds",
-            "From the request to its turn, loading not counted.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
+        self._times()
         self.truncations = Counter(
             "slipway_truncations",
             "Prompts that were shortened because the client asked for it.",
@@ -153,6 +133,30 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(_Residents(residency))
+
+    def _times(self) -> None:
+        """Histograms of how long each request took, by model."""
+        self.first_token = Histogram(
+            "slipway_time_to_first_token_seconds",
+            "From the request to the first piece of the answer, loading included.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.between_tokens = Histogram(
+            "slipway_inter_token_latency_seconds",
+            "Between two pieces of an answer.",
+            ["model"],
+            buckets=_SHORT,
+            registry=self.registry,
+        )
+        self.queue_wait = Histogram(
+            "slipway_queue_wait_seconds",
+            "From the request to its turn, loading not counted.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
 
     def waited(self, model: str, seconds: float) -> None:
         """Count a request that got its worker."""

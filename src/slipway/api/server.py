@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import signal
 import socket
@@ -77,8 +78,20 @@ def run_server(
         lifespan="on",
         timeout_graceful_shutdown=grace_s,
     )
+    _spare_the_collector()
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serve(_Server(config), on_ready))
+
+
+def _spare_the_collector() -> None:
+    """Let the garbage collector pass over what lives as long as the server, and look less often.
+
+    Nearly all that a request makes is freed by its reference count; looking for cycles took 3 % of
+    the time of a busy daemon.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 async def _serve(server: _Server, on_ready: Callable[[int], None]) -> None:
