@@ -56,6 +56,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
     "show": ("models:show", tr("Show a model's details.")),
     "rm": ("models:remove", tr("Remove a model from the store.")),
     "serve": ("serve:serve", tr("Run the model daemon (Ollama and OpenAI API).")),
+    "run": ("run:run", tr("Talk to a model, once or in a dialogue.")),
     "gateway": ("gateway:gateway", tr("Run the gateway; manage users, tokens and channels.")),
     "chat": ("chat:chat", tr("Chat in the terminal through the gateway.")),
     "down": ("services:down", tr("Stop the services that run in the background.")),

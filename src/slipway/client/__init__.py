@@ -11,15 +11,21 @@ Loads httpx only when a client is made.
 
 from __future__ import annotations
 
+from slipway.client.answer import Answer, Piece, Timings
+from slipway.client.daemon import DaemonClient
 from slipway.client.http import ChatStream, ChatUsage, GatewayClient, Message
 from slipway.client.profile import Profile, load_profile, save_profile
 
 __all__ = [
+    "Answer",
     "ChatStream",
     "ChatUsage",
+    "DaemonClient",
     "GatewayClient",
     "Message",
+    "Piece",
     "Profile",
+    "Timings",
     "load_profile",
     "save_profile",
 ]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import os
-import stat
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from slipway.cli.output import note, print_json
-from slipway.core.errors import AuthError, InputError, NotFoundError, UsageError
+from slipway.cli.piped import given_text
+from slipway.core.errors import AuthError, NotFoundError, UsageError
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 
@@ -57,7 +55,7 @@ def chat(
     home = Home.current()
     profile = load_profile(home)
     address, own_key = _where(profile, url, key)
-    text = _given_text(prompt)
+    text = given_text(prompt, "slipway chat")
     if as_json and text is None:
         raise UsageError(
             "chat.no_prompt",
@@ -130,42 +128,6 @@ def _where(profile: Profile, url: str | None, key: str | None) -> tuple[str, str
 
 def _same(one: str, other: str) -> bool:
     return one.rstrip("/").removesuffix("/v1") == other.rstrip("/").removesuffix("/v1")
-
-
-def _given_text(prompt: str | None) -> str | None:
-    """The prompt with what is piped in; None when a person sits at the terminal."""
-    if sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty():
-        return prompt
-    parts = [part for part in (prompt, _piped_text()) if part]
-    if not parts:
-        raise UsageError(
-            "chat.no_prompt",
-            tr("there is no terminal and no prompt"),
-            tr("for example `slipway chat 'hello'`"),
-        )
-    return "\n\n".join(parts)
-
-
-def _piped_text() -> str:
-    """What a pipe, a file or a stream in memory gives; a null device or nothing at all, nothing."""
-    if sys.stdin is None or sys.stdin.closed:  # started with `<&-`
-        return ""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except io.UnsupportedOperation:  # in memory, so reading it cannot wait for anybody
-        mode = stat.S_IFREG
-    except OSError:  # the descriptor is gone
-        return ""
-    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
-        return ""
-    try:
-        return sys.stdin.read().strip()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            "chat.not_text",
-            tr("what is piped in is not UTF-8 text ({reason})", reason=error.reason),
-            tr("convert it first, for example with `iconv -f GB18030 -t UTF-8`"),
-        ) from error
 
 
 def _only_model(client: GatewayClient) -> str:

@@ -1,0 +1,130 @@
+"""A conversation with a model of the daemon, and how the next message is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from slipway.cli.talk.values import Format
+from slipway.client import Answer, DaemonClient, Message, Piece
+from slipway.core.errors import NotFoundError, SlipwayError, nearest
+from slipway.core.i18n import tr
+
+
+@dataclass
+class Session:
+    """What has been said, to whom, and with which settings.
+
+    Attributes:
+        model: name of the model.
+        facts: what /api/show says of it.
+        system: takes the place of the model's own system text; empty leaves that.
+        options: parameters that go before the model's own.
+        format: `json` or a JSON schema that answers must match.
+        think: whether, or how hard, the model thinks first; None leaves it to the model.
+        keep_alive: how long the model stays loaded after an answer.
+        truncate: whether the oldest turns may be left out when they no longer fit.
+        turns: messages of both sides.
+    """
+
+    daemon: DaemonClient
+    model: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    system: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    format: Format | None = None
+    think: bool | str | None = None
+    keep_alive: str | None = None
+    truncate: bool = False
+    turns: list[Message] = field(default_factory=list)
+
+    def begin(self, model: str) -> None:
+        """Turn to a model; the conversation begins anew.
+
+        Raises:
+            NotFoundError: there is no such model; the session is as before.
+        """
+        try:
+            facts = self.daemon.show(model)
+        except NotFoundError as error:
+            raise self._missing(model) from error
+        self.model, self.facts = model, facts
+        self.turns.clear()
+
+    def can(self, ability: str) -> bool:
+        """Whether the model can `completion`, `embedding`, `thinking`, ..."""
+        return ability in (self.facts.get("capabilities") or ())
+
+    def load(self) -> None:
+        """Have the model in memory before the first message."""
+        self.daemon.load(self.model, keep_alive=self.keep_alive, options=self.options or None)
+
+    def ask(self, text: str, on_piece: Callable[[Piece], None]) -> Answer:
+        """Send a message and hand over the answer piece by piece.
+
+        The turn joins the conversation when the answer is complete, or with what had come when it
+        was interrupted after its first piece.
+
+        Raises:
+            SlipwayError: see `DaemonClient`; the conversation is as before.
+            KeyboardInterrupt: the user stopped the answer.
+        """
+        asked: Message = {"role": "user", "content": text}
+        answer = self.daemon.chat(
+            self.model,
+            [*self._opening(), *self.turns, asked],
+            options=self.options,
+            format=self.format,
+            think=self.think,
+            keep_alive=self.keep_alive,
+            truncate=self.truncate,
+        )
+        try:
+            for piece in answer:
+                on_piece(piece)
+        except KeyboardInterrupt:
+            if answer.text:
+                self.turns += [asked, {"role": "assistant", "content": answer.text}]
+            raise
+        finally:
+            answer.close()
+        self.turns += [asked, {"role": "assistant", "content": answer.text}]
+        return answer
+
+    def save(self, name: str) -> Iterator[str]:
+        """Make a model of this one with the session's system text, parameters and turns.
+
+        Yields:
+            what the daemon is doing.
+        """
+        fields: dict[str, Any] = {"from": self.model}
+        if self.system:
+            fields["system"] = self.system
+        if self.options:
+            fields["parameters"] = self.options
+        if self.turns:
+            fields["messages"] = [*(self.facts.get("messages") or []), *self.turns]
+        yield from self.daemon.create(name, **fields)
+
+    def _opening(self) -> list[Message]:
+        return [{"role": "system", "content": self.system}] if self.system else []
+
+    def _missing(self, model: str) -> NotFoundError:
+        try:
+            known = [str(row["name"]).removesuffix(":latest") for row in self.daemon.models()]
+        except SlipwayError:
+            known = []
+        close = nearest(model, known) or [n for n in known if n.partition(":")[0] == model][:3]
+        hint = tr("make it with `slipway create` or `slipway pull`; see `slipway list`")
+        if close:
+            names = ", ".join(f"`{name}`" for name in close)
+            hint = tr(
+                "did you mean {names}? Else make it with `slipway create` or `slipway pull`",
+                names=names,
+            )
+        return NotFoundError(
+            "model.not_found",
+            tr("the daemon at {url} has no model `{name}`", url=self.daemon.url, name=model),
+            hint,
+        )

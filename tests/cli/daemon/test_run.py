@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.api.conftest import RunningDaemon
+
+from slipway.cli.main import main
+from slipway.core.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_UNREACHABLE, EXIT_USAGE
+from slipway.core.paths import Home
+from slipway.core.process import free_port
+
+Capture = pytest.CaptureFixture[str]
+
+
+def slipway(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, with a pipe for standard input."""
+    return subprocess.run(
+        [sys.executable, "-m", "slipway.cli", *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def sent(answer: str) -> dict[str, Any]:
+    """The request that the fake engine got, after the message `/dump`."""
+    found: dict[str, Any] = json.loads(answer)
+    return found
+
+
+class TestOnce:
+    def test_the_answer_is_all_of_stdout(self, here: RunningDaemon, shop: str) -> None:
+        done = slipway("run", shop, "hello", "there")
+        assert (done.returncode, done.stdout) == (0, "echo: hello there\n"), done.stderr
+
+    def test_a_prompt_and_piped_text_come_together(self, here: RunningDaemon, shop: str) -> None:
+        done = slipway("run", shop, "sum up:", text="one\ntwo\n")
+        assert done.stdout == "echo: sum up: one two\n", done.stderr
+        assert slipway("run", shop, text="only piped").stdout == "echo: only piped\n"
+
+    def test_settings_reach_the_engine(self, here: RunningDaemon, shop: str) -> None:
+        done = slipway(
+            *("run", shop, "/dump", "--system", "Be kind.", "-o", "temperature=0.5"),
+            *("-o", "stop=a", "-o", "stop=b", "--format", '{"type": "object"}'),
+        )
+        body = sent(done.stdout)
+        assert body["temperature"] == 0.5 and body["stop"] == ["a", "b"]
+        assert body["messages"][0] == {"role": "system", "content": "Be kind."}
+        assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+
+    def test_the_models_own_system_text_and_parameters_hold(
+        self, here: RunningDaemon, shop: str
+    ) -> None:
+        body = sent(slipway("run", shop, "/dump").stdout)
+        assert body["messages"][0]["content"] == "Be short." and body["temperature"] == 0.25
+
+    def test_timings_are_printed_as_ollama_does(self, here: RunningDaemon, shop: str) -> None:
+        done = slipway("run", shop, "/count 3", "--verbose")
+        assert done.stdout == "w0 w1 w2\n"
+        lines = [line.partition(":")[0] for line in done.stderr.splitlines()]
+        assert lines == [
+            *("total duration", "load duration", "prompt eval count", "prompt eval duration"),
+            *("prompt eval rate", "eval count", "eval duration", "eval rate"),
+        ]
+        assert "eval count:           3 token(s)\neval duration:        3ms" in done.stderr
+
+    def test_json_is_one_document(self, here: RunningDaemon, shop: str) -> None:
+        answer = json.loads(slipway("run", shop, "--json", "hi").stdout)
+        assert answer["content"] == "echo: hi" and answer["completion_tokens"] == 2
+        assert answer["done_reason"] == "stop" and answer["completion_tokens_per_s"] == 1000
+        assert slipway("run", shop, "--json").returncode == EXIT_USAGE
+
+    def test_an_answer_at_its_limit_says_so(self, here: RunningDaemon, shop: str) -> None:
+        done = slipway("run", shop, "/count 9", "-o", "num_predict=2")
+        assert done.stdout == "w0 w1\n" and "num_predict" in done.stderr
+
+    def test_keepalive_decides_how_long_the_model_stays(
+        self, here: RunningDaemon, shop: str
+    ) -> None:
+        slipway("run", shop, "hi", "--keepalive", "2h")
+        assert here.residents()[0].expires_in_s > 7000
+
+    def test_an_embedding_model_prints_its_vector(self, here: RunningDaemon, embedder: str) -> None:
+        done = slipway("run", embedder, "hi")
+        assert len(json.loads(done.stdout)) == 8, done.stderr
+
+    def test_without_truncation_a_long_prompt_is_refused(
+        self, here: RunningDaemon, shop: str
+    ) -> None:
+        done = slipway("run", shop, "-o", "num_ctx=16", text="word " * 40)
+        assert done.returncode == EXIT_USAGE and "16" in done.stderr
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            ["-o", "temprature=1"],
+            ["-o", "temperature=warm"],
+            ["-o", "temperature"],
+            ["--think=very"],
+            ["--keepalive", "soon"],
+        ],
+    )
+    def test_wrong_values_are_told(
+        self, here: RunningDaemon, shop: str, wrong: list[str], capsys: Capture
+    ) -> None:
+        assert main(["run", shop, "x", *wrong]) == EXIT_USAGE
+        assert wrong[-1].strip("-").removesuffix("=1").split("=")[-1] in capsys.readouterr().err
+
+    def test_a_format_that_is_no_schema_is_told(
+        self, here: RunningDaemon, shop: str, tmp_path: Path, capsys: Capture
+    ) -> None:
+        (tmp_path / "s.json").write_text("[1]")
+        assert main(["run", shop, "x", "--format", str(tmp_path / "s.json")]) == EXIT_FAILED
+        assert main(["run", shop, "x", "--format", str(tmp_path / "no")]) == EXIT_NOT_FOUND
+        assert main(["run", shop, "x", "--format", "{oops"]) == EXIT_FAILED
+
+    def test_thinking_of_a_model_that_cannot_is_refused(
+        self, here: RunningDaemon, shop: str, capsys: Capture
+    ) -> None:
+        assert main(["run", shop, "--think", "why"]) == EXIT_USAGE
+        assert "think" in capsys.readouterr().err
+
+    def test_an_unknown_model_names_the_near_ones(
+        self, here: RunningDaemon, shop: str, capsys: Capture
+    ) -> None:
+        assert main(["run", "shop", "x"]) == EXIT_NOT_FOUND
+        assert "`shop:q4`" in capsys.readouterr().err
+
+    def test_an_engine_that_dies_is_an_error_after_what_came(
+        self, here: RunningDaemon, shop: str
+    ) -> None:
+        done = slipway("run", shop, "/die")
+        assert done.stdout == "I am\n" and done.returncode == EXIT_FAILED
+        assert "Traceback" not in done.stderr and "error:" in done.stderr
+
+
+def test_a_given_address_is_never_started(capsys: Capture, home: Home) -> None:
+    assert main(["run", "x", "y", "--url", f"127.0.0.1:{free_port()}"]) == EXIT_UNREACHABLE
+    assert "slipway serve" in capsys.readouterr().err
+    assert not home.services.exists()
+
+
+def test_a_daemon_is_started_in_the_background_once(
+    monkeypatch: pytest.MonkeyPatch, home: Home, capsys: Capture
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{free_port()}")
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-m", "slipway.cli", "run", "nothing", "x"], stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    try:
+        said = b"".join(command.communicate(timeout=60)[1] for command in commands).decode()
+        assert [command.returncode for command in commands] == [EXIT_NOT_FOUND] * 2, said
+        assert said.count("starting the model daemon") == 1
+        assert main(["status"]) == 0 and "serve" in capsys.readouterr().out
+    finally:
+        assert main(["down"]) == 0
+
+
+def test_the_command_line_starts_quickly_and_without_torch() -> None:
+    code = (
+        "import sys; from slipway.cli.main import main; main(['run', '--help'])\n"
+        "import slipway.cli.talk.repl, slipway.client.daemon\n"
+        "sys.exit('torch' in sys.modules or 'httpx' in sys.modules)"
+    )
+    best = 9.0
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+        best = min(best, time.perf_counter() - begun)
+        assert done.returncode == 0
+    assert best < 0.75  # 0.15 s on a machine with nothing else to do
