@@ -85,6 +85,7 @@ def _routes() -> list[Route]:
         Route("/api/ps", ollama_models.ps),
         Route("/api/queue", queue.queue),
         Route("/api/show", ollama_models.show, methods=["POST"]),
+        Route("/api/copy", ollama_models.copy, methods=["POST"]),
         Route("/api/delete", ollama_models.delete, methods=["DELETE"]),
         Route("/api/chat", ollama.chat, methods=["POST"]),
         Route("/api/generate", generate.generate, methods=["POST"]),

@@ -1,4 +1,4 @@
-"""Ollama's routes about models: version, tags, ps, show, delete."""
+"""Ollama's routes about models: version, tags, ps, show, copy, delete."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from starlette.responses import PlainTextResponse, Response
 from slipway import __version__
 from slipway.api.daemon import Daemon
 from slipway.api.ollama import json_response
-from slipway.api.schemas import NameBody, read_body
+from slipway.api.schemas import CopyBody, NameBody, read_body
 from slipway.core.errors import SlipwayError, UsageError
 from slipway.core.i18n import tr
-from slipway.store import ModelManifest, list_models, remove_model, resolve_model
+from slipway.store import ModelManifest, copy_model, list_models, remove_model, resolve_model
 from slipway.store.describe import capabilities_of, describe_model, details, timestamp
 
 logger = logging.getLogger("slipway.api")
@@ -98,6 +98,16 @@ async def delete(request: Request) -> Response:
         if error.http_status == 404:
             raise  # else the name is damaged, and removing it is the cure
     await asyncio.to_thread(remove_model, body.wanted, home=daemon.home)
+    return Response(status_code=200)
+
+
+async def copy(request: Request) -> Response:
+    """POST /api/copy: a second name for a model."""
+    daemon: Daemon = request.app.state.daemon
+    body = await read_body(request, CopyBody)
+    if not body.source or not body.destination:
+        raise UsageError("request.no_model", tr("source and destination are required"))
+    await asyncio.to_thread(copy_model, body.source, body.destination, home=daemon.home)
     return Response(status_code=200)
 
 

@@ -106,6 +106,13 @@ class NameBody(_Body):
         return self.model or self.name
 
 
+class CopyBody(_Body):
+    """POST /api/copy."""
+
+    source: str = ""
+    destination: str = ""
+
+
 class StreamOptions(_Body):
     """`stream_options`."""
 

@@ -3,7 +3,13 @@
 Light to import: no engine, no torch, no network.
 """
 
-from slipway.store.catalogue import list_models, remove_model, resolve_model, verify_model
+from slipway.store.catalogue import (
+    copy_model,
+    list_models,
+    remove_model,
+    resolve_model,
+    verify_model,
+)
 from slipway.store.create import create_model
 from slipway.store.describe import describe_model
 from slipway.store.gguf import GgufHeader, read_gguf
@@ -19,6 +25,7 @@ __all__ = [
     "ModelName",
     "Modelfile",
     "attach_quality",
+    "copy_model",
     "create_model",
     "describe_model",
     "list_models",

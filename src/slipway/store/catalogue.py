@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slipway.core.errors import NotFoundError, SlipwayError, nearest
-from slipway.core.files import sha256_file
+from slipway.core.files import sha256_file, write_bytes
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.store.manifests import ManifestStore, ModelManifest
@@ -51,6 +51,24 @@ def resolve_model(name: str, *, home: Home) -> ModelManifest:
     model = store.read(found)
     model.require_blobs()
     return model
+
+
+def copy_model(source: str, destination: str, *, home: Home) -> ModelManifest:
+    """Give a model a second name; the blobs are shared. A model of that name is replaced.
+
+    Raises:
+        UsageError: one of them is no name.
+        NotFoundError: no such source.
+    """
+    store = ManifestStore(home.models)
+    target = ModelName.parse(destination)
+    with store.blobs.lock(exclusive=False):
+        model = resolve_model(source, home=home)
+        target = store.find(target) or target
+        if target != model.name:
+            data = (store.folder / model.name.path).read_bytes()
+            write_bytes(store.folder / target.path, data)
+        return store.read(target)
 
 
 def remove_model(name: str, *, home: Home) -> int:
