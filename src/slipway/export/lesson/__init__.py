@@ -1,0 +1,1 @@
+"""Quantisation to look at: a few rows of a real tensor, step by step, with numpy alone."""
