@@ -58,6 +58,10 @@ COMMANDS: dict[str, tuple[str, Text]] = {
     "rm": ("models:remove", tr("Remove a model from the store.")),
     "serve": ("serve:serve", tr("Run the model daemon (Ollama and OpenAI API).")),
     "run": ("run:run", tr("Talk to a model, once or in a dialogue.")),
+    "compare": (
+        "compare:compare",
+        tr("Ask several models and settings the same prompts, side by side."),
+    ),
     "ps": ("loaded:ps", tr("Show the models in the daemon's memory.")),
     "stop": ("loaded:stop", tr("Unload models from the daemon's memory.")),
     "top": ("top:top", tr("Watch what the daemon is doing.")),
