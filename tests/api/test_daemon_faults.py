@@ -42,7 +42,13 @@ def test_a_worker_that_dies_mid_stream_gives_an_error_line_and_the_next_request_
 
 
 def test_the_same_over_sse_and_without_a_stream(http: httpx.Client) -> None:
+    http.post("/api/chat", json={"model": "shop:q4", "options": {"top_k": "x"}})
+    counted = 'slipway_errors_total{code="request.bad_option",model="shop:q4"} 1.0'
+    assert counted in http.get("/metrics").text
     text = http.post("/v1/chat/completions", json=chat("/die", stream=True)).text
+    assert (
+        'slipway_errors_total{code="engine.lost",model="shop:q4"} 1.0' in http.get("/metrics").text
+    )
     last = text.strip().split("\n\n")[-1]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine.lost"
     assert http.post("/v1/chat/completions", json=chat("/die")).status_code == 500

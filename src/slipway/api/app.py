@@ -107,6 +107,8 @@ async def _metrics(request: Request) -> Response:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SlipwayError)
+    daemon: Daemon = request.app.state.daemon
+    daemon.metrics.failed(getattr(request.state, "model", ""), error)
     response = json_response(body_for(request.url.path, error), status_of(error))
     if isinstance(error, BusyError):
         response.headers["retry-after"] = str(math.ceil(error.retry_after_s))

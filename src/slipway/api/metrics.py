@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from slipway.core.errors import SlipwayError
 from slipway.engine.client import Finish
 from slipway.engine.residency import Residency
 from slipway.engine.table import Resident
@@ -157,6 +158,10 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+
+    def failed(self, model: str, error: SlipwayError) -> None:
+        """Count a request that ended with an error."""
+        self.errors.labels(model, error.code).inc()
 
     def waited(self, model: str, seconds: float) -> None:
         """Count a request that got its worker."""

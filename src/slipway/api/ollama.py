@@ -150,6 +150,7 @@ async def _lines(
             async for event in events:
                 yield _line(event, name, job, piece, begun, calls)
         except SlipwayError as error:
+            job.daemon.metrics.failed(job.name, error)
             yield orjson.dumps(ollama_error(error)) + b"\n"
 
 

@@ -221,6 +221,7 @@ async def _stream(
             async for event in events:
                 yield chunk(event, False)
         except SlipwayError as error:
+            job.daemon.metrics.failed(job.name, error)
             yield _sse(openai_error(error))
 
 

@@ -155,10 +155,7 @@ def _from_file(path: Path, blobs: BlobStore) -> _Parts:
         raise InputError(
             "modelfile.from_split",
             tr("{path} is one of {count} parts of a model", path=path, count=parts),
-            tr(
-                "join them first: `slipway toolchain exec llama-gguf-split -- --merge FIRST.gguf "
-                "WHOLE.gguf`"
-            ),
+            tr("join them first: `slipway gguf join {path} WHOLE.gguf`", path=path),
         )
     artefact = _manifest_beside(path)
     ours = artefact is not None and path.name in {entry.path for entry in artefact.files}

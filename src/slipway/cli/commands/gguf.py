@@ -154,6 +154,62 @@ def _print_differences(found: Differences) -> None:
         print(f"~ {name}: {before} -> {after}")
 
 
+@gguf.command(help=str(tr("Write a file as several, each below a size or number of tensors.")))
+@click.argument("model")
+@click.argument("prefix", required=False, type=click.Path(path_type=Path))
+@click.option("--max-size", help=str(tr("Bytes of tensors in a part, such as 2G.")))
+@click.option("--max-tensors", type=click.IntRange(1), help=str(tr("Tensors in a part.")))
+@click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
+def split(
+    model: str, prefix: Path | None, max_size: str | None, max_tensors: int | None, as_json: bool
+) -> None:
+    from slipway.core.errors import UsageError
+    from slipway.core.paths import Home
+    from slipway.core.sizes import parse_size
+    from slipway.export.split import split_gguf
+
+    home = Home.current()
+    source = _file(model, home)
+    try:
+        limit = parse_size(max_size) if max_size else 0
+    except ValueError:
+        raise UsageError(
+            "gguf.bad_size",
+            tr("`{option} {text}` is no size", option="--max-size", text=max_size),
+            tr("try `{command}`", command="--max-size 2G"),
+        ) from None
+    parts = split_gguf(
+        source,
+        prefix or source.with_suffix(""),
+        home=home,
+        max_size=limit,
+        max_tensors=max_tensors or 0,
+    )
+    _tell_files(parts, as_json)
+
+
+@gguf.command(help=str(tr("Write the parts of a split model as one file.")))
+@click.argument("part", type=click.Path(path_type=Path))
+@click.argument("whole", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
+def join(part: Path, whole: Path, as_json: bool) -> None:
+    from slipway.core.paths import Home
+    from slipway.export.split import join_gguf
+
+    _tell_files([join_gguf(part, whole, home=Home.current())], as_json)
+
+
+def _tell_files(files: list[Path], as_json: bool) -> None:
+    from slipway.cli.output import print_json, size
+
+    found = [{"file": str(path), "size_bytes": path.stat().st_size} for path in files]
+    if as_json:
+        print_json({"files": found})
+        return
+    for path in files:
+        print(f"{path}  {size(path.stat().st_size)}")
+
+
 def _groups(title: str, groups: dict[str, Group]) -> None:
     from slipway.cli.output import print_table, size
 

@@ -78,6 +78,7 @@ def open_source(path: Path, weight: float = 1.0) -> Source:
         UsageError: it holds a reward model.
         ProofError: a run's files are not those that training left.
     """
+    _refuse_base(path)
     if (path / FILE_NAME).is_file() or not (path / _PEFT_CONFIG).is_file():
         run = read_manifest(path, kind="run")
     elif path.name == "adapter" and (path.parent / FILE_NAME).is_file():
@@ -94,6 +95,23 @@ def open_source(path: Path, weight: float = 1.0) -> Source:
             tr("train again, or restore the files"),
         )
     return Source(path, weight, run)
+
+
+def _refuse_base(path: Path) -> None:
+    """A model folder where something that is added to one is meant.
+
+    Raises:
+        UsageError: it is a model; the hint says how it is named.
+    """
+    is_model = (path / "config.json").is_file() and not (path / _PEFT_CONFIG).is_file()
+    manifest = path / FILE_NAME
+    if not is_model or (manifest.is_file() and read_manifest(path).kind == "run"):
+        return
+    raise UsageError(
+        "merge.base_given",
+        tr("{path} is a whole model; merge adds adapters to one", path=path),
+        tr("name the run or adapter: `slipway merge RUN --base {path}`", path=path),
+    )
 
 
 def _refuse_reward_model(run_dir: Path, run: Manifest) -> None:
