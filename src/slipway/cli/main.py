@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
         "evaluate:evaluate",
         tr("Measure models on any set, and say whether they really differ."),
     ),
+    "explain": ("explain:explain", tr("Show how something works, on your own model.")),
     "gguf": ("gguf:gguf", tr("Look into GGUF files, check them, compare them.")),
     "quality": (
         "quality:quality",

@@ -1,140 +1,121 @@
-"""llama.cpp's block types Q8_0, Q4_0, Q4_1, Q5_0, Q5_1: 32 weights with a scale of their own.
+"""Blocks of 32 weights as llama.cpp writes them: Q8_0, Q4_0, Q4_1, Q5_0; to the bit.
 
-Made as `llama-quantize` makes them without an importance matrix, byte for byte; tests hold them
-against the program. All sums are fp32, as there, for a single different rounding would show.
+    Q8_0   d (fp16), 32 int8                                   34 bytes   8.5 bits per weight
+    Q4_0   d (fp16), 32 * 4 bits                               18 bytes   4.5
+    Q4_1   d, m (fp16), 32 * 4 bits                            20 bytes   5.0
+    Q5_0   d (fp16), 32 * 1 high bit, 32 * 4 low bits          22 bytes   5.5
+
+Layouts: `ggml-common.h`; the arithmetic: `quantize_row_*_ref` of `ggml-quants.c`. Weights i and
+i + 16 share a byte: the lower four bits belong to i.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from slipway.export.lesson.coded import Bytes, Coded, Field, Floats, Layout
+from slipway.export.lesson.schemes import BLOCK, Floats
 
-BLOCK = 32
+Bytes = NDArray[np.uint8]
+Encode = Callable[[Floats], Bytes]
+
 _HALF = BLOCK // 2
+_EMPTY = np.float32(0)
 
 
-def _layout(name: str, bits: int, *, minimum: bool) -> Layout:
-    fields = [Field("d", 16)]
-    fields += [Field("m", 16)] if minimum else []
-    fields += [Field("qh", BLOCK)] if bits == 5 else []
-    low = min(bits, 4) if bits < 8 else 8
-    return Layout(name, "block", bits, BLOCK, (*fields, Field("qs", low * BLOCK)))
+def q8_0(weights: Floats) -> Bytes:
+    """d = max|w| / 127, q = round(w / d), halves away from zero."""
+    rows = weights.reshape(-1, BLOCK)
+    scale = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
+    integers = _away(rows * _inverse(scale)).astype(np.int8)
+    return _joined(_half(scale), integers.view(np.uint8))
 
 
-BLOCKS: dict[str, Layout] = {
-    "Q8_0": _layout("Q8_0", 8, minimum=False),
-    "Q5_0": _layout("Q5_0", 5, minimum=False),
-    "Q5_1": _layout("Q5_1", 5, minimum=True),
-    "Q4_0": _layout("Q4_0", 4, minimum=False),
-    "Q4_1": _layout("Q4_1", 4, minimum=True),
-}
+def q4_0(weights: Floats) -> Bytes:
+    """d = w* / -8 with w* the weight farthest from zero, sign kept; q = trunc(w / d + 8.5).
+
+    So w* itself becomes the code 0, which stands for -8 d, exactly; one side of the block has a
+    code more than the other.
+    """
+    rows = weights.reshape(-1, BLOCK)
+    scale = _farthest(rows) / np.float32(-8)
+    codes = np.minimum(15, (rows * _inverse(scale) + np.float32(8.5)).astype(np.uint8))
+    return _joined(_half(scale), _nibbles(codes))
 
 
-def quantise(name: str, weights: Floats) -> Bytes:
-    """The bytes of (rows, columns) in a block type: (rows, bytes of a row)."""
-    layout = BLOCKS[name]
-    groups = weights.reshape(-1, BLOCK)
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        if name == "Q8_0":
-            parts = _eight_bits(groups)
-        elif name.endswith("_1"):
-            parts = _from_minimum(groups, layout.bits)
-        else:
-            parts = _around_zero(groups, layout.bits)
-    return np.concatenate(parts, axis=1).reshape(len(weights), -1)
+def q4_1(weights: Floats) -> Bytes:
+    """m = min, d = (max - min) / 15, q = trunc((w - m) / d + 0.5)."""
+    rows = weights.reshape(-1, BLOCK)
+    low = rows.min(axis=1, keepdims=True)
+    scale = (rows.max(axis=1, keepdims=True) - low) / np.float32(15)
+    codes = np.minimum(15, ((rows - low) * _inverse(scale) + np.float32(0.5)).astype(np.uint8))
+    return _joined(_half(scale), _half(low), _nibbles(codes))
 
 
-def _halves(values: Floats) -> Bytes:
-    """Each value as the two bytes of an fp16 number."""
-    return values.astype("<f2").view(np.uint8).reshape(-1, 2)
+def q5_0(weights: Floats) -> Bytes:
+    """Like Q4_0 with 32 codes: d = w* / -16, q = trunc(w / d + 16.5)."""
+    rows = weights.reshape(-1, BLOCK)
+    scale = _farthest(rows) / np.float32(-16)
+    codes = np.minimum(31, (rows * _inverse(scale) + np.float32(16.5)).astype(np.uint8))
+    high = np.packbits(codes >> 4, axis=1, bitorder="little")
+    return _joined(_half(scale), high, _nibbles(codes & 15))
 
 
-def _inverse(step: Floats) -> Floats:
-    return np.where(step == 0, np.float32(0), np.float32(1) / step).astype(np.float32)
+def codes_of(kind: str, blocks: Bytes) -> NDArray[Any]:
+    """The integers in blocks of these formats, (blocks, 32): Q8_0 signed, the others from 0."""
+    if kind == "Q8_0":
+        return blocks[:, 2:].view(np.int8)
+    low = blocks[:, -_HALF:]
+    codes = np.concatenate([low & 15, low >> 4], axis=1)
+    if kind == "Q5_0":
+        high = np.unpackbits(blocks[:, 2:6], axis=1, bitorder="little")
+        codes = codes | (high << 4)
+    return codes
 
 
-def _eight_bits(groups: Floats) -> list[Bytes]:
-    step: Floats = (np.abs(groups).max(axis=1, keepdims=True) / 127).astype(np.float32)
-    scaled = (groups * _inverse(step)).astype(np.float64)
-    # C's roundf: halves away from zero
-    integers = np.copysign(np.floor(np.abs(scaled) + 0.5), scaled)
-    return [_halves(step), integers.astype(np.int8).view(np.uint8)]
+def back(kind: str, blocks: Bytes) -> Floats:
+    """The weights that blocks of these formats stand for, (blocks, 32)."""
+    scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    codes = codes_of(kind, blocks).astype(np.float32)
+    match kind:
+        case "Q4_1":
+            offset = blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
+            return np.asarray(scale * codes + offset, np.float32)
+        case "Q4_0" | "Q5_0":
+            codes = codes - (8 if kind == "Q4_0" else 16)
+    return np.asarray(scale * codes, np.float32)
 
 
-def _around_zero(groups: Floats, bits: int) -> list[Bytes]:
-    """The weight farthest from 0 becomes the integer -8 (-16): the only one that side has more."""
-    centre = 1 << (bits - 1)
-    farthest = np.take_along_axis(groups, np.abs(groups).argmax(axis=1)[:, None], axis=1)
-    # a block of nothing but zeros has the step -0.0, whatever the signs of the zeros
-    step: Floats = (np.where(farthest == 0, 0, farthest) / -centre).astype(np.float32)
-    shifted = groups * _inverse(step) + np.float32(centre + 0.5)
-    return [_halves(step), *_packed(shifted, bits)]
+ENCODERS: dict[str, Encode] = {"Q8_0": q8_0, "Q5_0": q5_0, "Q4_1": q4_1, "Q4_0": q4_0}
+"""Formats of which every byte is known here, largest first."""
 
 
-def _from_minimum(groups: Floats, bits: int) -> list[Bytes]:
-    # by place: of 0.0 and -0.0 the first counts
-    low = np.take_along_axis(groups, groups.argmin(axis=1)[:, None], axis=1)
-    step = (groups.max(axis=1, keepdims=True) - low) / np.float32((1 << bits) - 1)
-    shifted = (groups - low) * _inverse(step) + np.float32(0.5)
-    return [_halves(step), _halves(low), *_packed(shifted, bits)]
+def _farthest(rows: Floats) -> Floats:
+    """Of each row the weight farthest from zero, with its sign; the first of equals."""
+    where = np.abs(rows).argmax(axis=1)[:, None]
+    return np.asarray(np.take_along_axis(rows, where, axis=1), np.float32)
 
 
-def _packed(shifted: Floats, bits: int) -> list[Bytes]:
-    """Cut off to integers; weight j and j + 16 share a byte, a fifth bit goes to `qh`."""
-    integers: Bytes = np.minimum(shifted.astype(np.int32), (1 << bits) - 1).astype(np.uint8)
-    low: Bytes = integers & np.uint8(15)
-    packed: Bytes = low[:, :_HALF] | (low[:, _HALF:] << np.uint8(4))
-    if bits == 4:
-        return [packed]
-    high: Bytes = np.packbits(integers >> 4, axis=1, bitorder="little")
-    return [high, packed]
+def _inverse(scale: Floats) -> Floats:
+    safe = np.where(scale == 0, np.float32(1), scale)
+    return np.where(scale == 0, _EMPTY, np.float32(1) / safe).astype(np.float32)
 
 
-def decode(name: str, data: Bytes, columns: int) -> Coded:
-    """What the bytes (rows, bytes of a row) stand for."""
-    layout = BLOCKS[name]
-    blocks = data.reshape(-1, layout.nbytes)
-    parts: dict[str, Bytes] = {}
-    at = 0
-    for field in layout.fields:
-        parts[field.name] = np.ascontiguousarray(blocks[:, at : at + field.bits // 8])
-        at += field.bits // 8
-    scales = _fp16(parts["d"])
-    kept: dict[str, NDArray[np.generic]] = {"d": scales.astype(np.float16)}
-    offsets = np.zeros_like(scales)
-    integers = _integers(parts, layout.bits)
-    if "m" in parts:
-        offsets = _fp16(parts["m"])
-        kept["m"] = offsets.astype(np.float16)
-    elif layout.bits < 8:
-        integers = integers - np.int16(1 << (layout.bits - 1))
-    values = integers.astype(np.float32) * scales[:, None]
-    if "m" in parts:
-        values += offsets[:, None]
-    shape = (len(data), columns)
-    return Coded(
-        layout,
-        integers.reshape(shape),
-        scales,
-        offsets,
-        BLOCK,
-        values.reshape(shape),
-        kept,
-        data,
-    )
+def _away(values: Floats) -> Floats:
+    """Round as C's roundf does: halves away from zero."""
+    return np.asarray(np.trunc(values + np.copysign(np.float32(0.5), values)), np.float32)
 
 
-def _fp16(pairs: Bytes) -> Floats:
-    return pairs.view("<f2")[:, 0].astype(np.float32)
+def _half(values: Floats) -> Bytes:
+    return values.astype(np.float16).view(np.uint8)
 
 
-def _integers(parts: dict[str, Bytes], bits: int) -> NDArray[np.int16]:
-    packed = parts["qs"]
-    if bits == 8:
-        return packed.view(np.int8).astype(np.int16)
-    integers = np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.int16)
-    if bits == 5:
-        integers |= np.unpackbits(parts["qh"], axis=1, bitorder="little").astype(np.int16) << 4
-    return integers
+def _nibbles(codes: Bytes) -> Bytes:
+    return codes[:, :_HALF] | (codes[:, _HALF:] << 4)
+
+
+def _joined(*parts: Bytes) -> Bytes:
+    return np.concatenate(parts, axis=1)

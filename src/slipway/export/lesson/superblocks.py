@@ -1,118 +1,87 @@
-"""llama.cpp's K-types Q4_K, Q5_K, Q6_K, read from their bytes: 256 weights with scales of scales.
+"""Super-blocks of 256 weights: how Q4_K and Q6_K are read, to the bit.
 
-Q4_K and Q5_K: eight groups of 32, each with a 6-bit scale and a 6-bit minimum, which are
-themselves multiplied by two fp16 numbers of the super-block: `w' = (d · scale) q - dmin · min`.
-Q6_K: sixteen groups of 16 with an 8-bit scale: `w' = d · scale · q`, q from -32 to 31.
+A block of 32 spends 16 bits on its scale. K-quants spend fewer: the scales of a super-block are
+integers themselves, with one fp16 scale for them all. How the scales are chosen (a weighted search)
+is the quantiser's secret; how they are read is not.
 
-How the scales are found is llama.cpp's own search and not repeated here (see `tool`).
+    Q4_K   d, dmin (fp16), 8 * (6-bit scale, 6-bit min), 256 * 4 bits        144 bytes   4.5 bits
+           w = d * scale * q - dmin * min         for each of the 8 blocks of 32
+    Q6_K   256 * 4 low bits, 256 * 2 high bits, 16 int8 scales, d (fp16)     210 bytes   6.5625 bits
+           w = d * scale * (q - 32)               for each of the 16 blocks of 16
+
+Layouts: `block_q4_K`, `block_q6_K` of `ggml-common.h`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from slipway.export.lesson.coded import Bytes, Coded, Field, Floats, Integers, Layout
+from slipway.export.lesson.blocks import Bytes
+from slipway.export.lesson.schemes import Floats
 
-SUPER_BLOCK = 256
-_GROUPS_OF_32 = SUPER_BLOCK // 32
-_SCALES = Field("scales", 96)
-
-SUPER_BLOCKS: dict[str, Layout] = {
-    "Q6_K": Layout(
-        "Q6_K",
-        "super-block",
-        6,
-        SUPER_BLOCK,
-        (Field("ql", 1024), Field("qh", 512), Field("scales", 128), Field("d", 16)),
-    ),
-    "Q5_K": Layout(
-        "Q5_K",
-        "super-block",
-        5,
-        SUPER_BLOCK,
-        (Field("d", 16), Field("dmin", 16), _SCALES, Field("qh", 256), Field("qs", 1024)),
-    ),
-    "Q4_K": Layout(
-        "Q4_K",
-        "super-block",
-        4,
-        SUPER_BLOCK,
-        (Field("d", 16), Field("dmin", 16), _SCALES, Field("qs", 1024)),
-    ),
-}
+SUPER = 256
 
 
-def decode(name: str, data: Bytes, columns: int) -> Coded:
-    """What the bytes (rows, bytes of a row) of a K-type stand for."""
-    layout = SUPER_BLOCKS[name]
-    blocks = data.reshape(-1, layout.nbytes)
-    parts: dict[str, Bytes] = {}
-    at = 0
-    for field in layout.fields:
-        parts[field.name] = np.ascontiguousarray(blocks[:, at : at + field.bits // 8])
-        at += field.bits // 8
-    if name == "Q6_K":
-        return _six_bits(layout, parts, data, columns)
-    return _with_minimum(layout, parts, data, columns)
+@dataclass(frozen=True)
+class SuperBlocks:
+    """Super-blocks, taken apart.
 
-
-def _with_minimum(layout: Layout, parts: dict[str, Bytes], data: Bytes, columns: int) -> Coded:
-    d, dmin = parts["d"].view("<f2"), parts["dmin"].view("<f2")
-    scales, mins = six_bit_pairs(parts["scales"])
-    # byte j of each 32 holds weight j of one group in its low half and of the next in its high one
-    packed = parts["qs"].reshape(-1, 4, 1, 32)
-    integers = np.concatenate([packed & 15, packed >> 4], axis=2)
-    integers = integers.reshape(-1, _GROUPS_OF_32, 32).astype(np.int16)
-    if layout.bits == 5:
-        group = np.arange(_GROUPS_OF_32, dtype=np.uint8)[None, :, None]
-        fifth = (parts["qh"][:, None, :] >> group) & 1
-        integers |= fifth.astype(np.int16) << 4
-    steps = d.astype(np.float32) * scales.astype(np.float32)
-    floors = dmin.astype(np.float32) * mins.astype(np.float32)
-    values = steps[:, :, None] * integers.astype(np.float32) - floors[:, :, None]
-    shape = (len(data), columns)
-    return Coded(
-        layout,
-        integers.reshape(shape),
-        steps.reshape(-1),
-        -floors.reshape(-1),
-        32,
-        values.reshape(shape),
-        {"d": d[:, 0], "dmin": dmin[:, 0], "scales": scales, "mins": mins},
-        data,
-    )
-
-
-def six_bit_pairs(packed: Bytes) -> tuple[Bytes, Bytes]:
-    """Eight scales and eight minima of 6 bits from 12 bytes: (blocks, 8) each.
-
-    The first four of both have their 6 bits in bytes 0–3 and 4–7. Of the others, bytes 8–11 hold
-    the low four bits of both, and the two bits left over in bytes 0–7 are their high ones.
+    Attributes:
+        d: scale of the scales, (n, 1).
+        dmin: scale of the minima, (n, 1); None for Q6_K.
+        scales: integer scale of each block, (n, blocks).
+        mins: integer minimum of each block; None for Q6_K.
+        codes: integers, (n, blocks, weights of a block).
+        back: weights, (n, 256).
     """
-    first, second, third = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
-    scales = np.concatenate([first & 63, (third & 15) | ((first >> 6) << 4)], axis=1)
-    mins = np.concatenate([second & 63, (third >> 4) | ((second >> 6) << 4)], axis=1)
+
+    d: Floats
+    dmin: Floats | None
+    scales: np.ndarray
+    mins: np.ndarray | None
+    codes: np.ndarray
+    back: Floats
+
+
+def q4_k(blocks: Bytes) -> SuperBlocks:
+    """Read Q4_K; `blocks` is (n, 144)."""
+    d, dmin = _half(blocks[:, :2]), _half(blocks[:, 2:4])
+    scales, mins = _six_bits(blocks[:, 4:16])
+    packed = blocks[:, 16:].reshape(-1, 4, 32)
+    codes = np.stack([packed & 15, packed >> 4], axis=2).reshape(-1, 8, 32)
+    weights = (d * scales)[..., None] * codes - (dmin * mins)[..., None]
+    return SuperBlocks(d, dmin, scales, mins, codes, weights.astype(np.float32).reshape(-1, SUPER))
+
+
+def q6_k(blocks: Bytes) -> SuperBlocks:
+    """Read Q6_K; `blocks` is (n, 210)."""
+    d = _half(blocks[:, 208:210])
+    scales = blocks[:, 192:208].copy().view(np.int8)
+    low = blocks[:, :128].reshape(-1, 2, 2, 32)
+    low = np.stack([low & 15, low >> 4], axis=2).reshape(-1, 2, 4, 32)
+    high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6]).reshape(1, 1, 4, 1)
+    codes = (low | ((high & 3) << 4)).reshape(-1, 16, 16)
+    weights = (d * scales)[..., None] * (codes.astype(np.int16) - 32)
+    return SuperBlocks(d, None, scales, None, codes, weights.astype(np.float32).reshape(-1, SUPER))
+
+
+READERS = {"Q6_K": (210, q6_k), "Q4_K": (144, q4_k)}
+"""Format -> bytes of a super-block, reader; largest first."""
+
+
+def _half(data: Bytes) -> Floats:
+    return data.copy().view(np.float16).astype(np.float32)
+
+
+def _six_bits(data: Bytes) -> tuple[Bytes, Bytes]:
+    """Eight scales and eight minima of 6 bits from 12 bytes.
+
+    The first four of each have a byte's lower six bits to themselves; the upper two bits of these
+    bytes and the last four bytes make up the others.
+    """
+    first, second, last = data[:, 0:4], data[:, 4:8], data[:, 8:12]
+    scales = np.concatenate([first & 63, (last & 15) | ((first >> 6) << 4)], axis=1)
+    mins = np.concatenate([second & 63, (last >> 4) | ((second >> 6) << 4)], axis=1)
     return scales, mins
-
-
-def _six_bits(layout: Layout, parts: dict[str, Bytes], data: Bytes, columns: int) -> Coded:
-    d, scales = parts["d"].view("<f2"), parts["scales"].view(np.int8)
-    # two halves of 128; the four 32s of a half share 64 bytes of low bits and 32 of high bits
-    low = parts["ql"].reshape(-1, 2, 2, 32)
-    low = np.concatenate([low & 15, low >> 4], axis=2)
-    shift = np.arange(0, 8, 2, dtype=np.uint8)[None, None, :, None]
-    high = (parts["qh"].reshape(-1, 2, 1, 32) >> shift) & 3
-    integers: Integers = (low | (high << 4)).reshape(-1, 16, 16).astype(np.int16) - np.int16(32)
-    steps: Floats = d.astype(np.float32) * scales.astype(np.float32)
-    values = steps[:, :, None] * integers.astype(np.float32)
-    shape = (len(data), columns)
-    return Coded(
-        layout,
-        integers.reshape(shape),
-        steps.reshape(-1),
-        np.zeros(steps.size, dtype=np.float32),
-        16,
-        values.reshape(shape),
-        {"d": d[:, 0], "scales": scales},
-        data,
-    )
