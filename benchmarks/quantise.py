@@ -4,10 +4,10 @@
 
 By hand the levels run one after the other, each with all cores, which is what a shell loop does.
 Ours is the whole command, with its checks, digests and manifests; it runs levels side by side where
-cores and memory allow, here without an importance matrix, as the tool does by itself. The files must
-be the same byte for byte. Time is the best round's; memory
-is the greatest sum of the proportional set sizes of a command and its children, in a round of its
-own. `--model` is a folder of `slipway convert`; without it the starter is converted first.
+cores and memory allow, here without an importance matrix, as the tool does by itself. The files
+must be the same byte for byte. Time is the best round's; memory is the greatest sum of the
+proportional set sizes of a command and its children, in a round of its own. `--model` is a folder
+of `slipway convert`; without it the starter is converted first.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def main() -> None:
                 hand.append(watched([tool, gguf, out, level], {}, memory))
             target = work / f"ours{number}"
             types = [part for level in LEVELS for part in ("-t", level)]
-            ours = watched(slipway("quantize", model, *types, "--no-imatrix", "-o", target), {}, memory)
+            ours = watched(
+                slipway("quantize", model, *types, "--no-imatrix", "-o", target), {}, memory
+            )
             if memory:
                 peak = {"hand": max(one[1] for one in hand), "ours": ours[1]}
             else:

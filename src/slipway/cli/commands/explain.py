@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from slipway.core.i18n import tr
+from slipway.core.i18n import Text, tr
 
 if TYPE_CHECKING:
     from slipway.core.paths import Home
@@ -115,7 +115,7 @@ def _tell(lesson: Lesson) -> None:
         )
         for row in lesson.rows
     ]
-    header = [
+    header: list[Text | str] = [
         tr("scheme"),
         tr("one scale for"),
         tr("bits/weight"),

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from slipway.export.lesson.schemes import BLOCK, Floats
 
-Bytes = NDArray[np.uint8]
+Bytes = NDArray[Any]
+"""Blocks as unsigned bytes, one in a row."""
+
 Encode = Callable[[Floats], Bytes]
 
 _HALF = BLOCK // 2
@@ -67,7 +69,8 @@ def q5_0(weights: Floats) -> Bytes:
 def codes_of(kind: str, blocks: Bytes) -> NDArray[Any]:
     """The integers in blocks of these formats, (blocks, 32): Q8_0 signed, the others from 0."""
     if kind == "Q8_0":
-        return blocks[:, 2:].view(np.int8)
+        signed: NDArray[Any] = blocks[:, 2:].view(np.int8)
+        return signed
     low = blocks[:, -_HALF:]
     codes = np.concatenate([low & 15, low >> 4], axis=1)
     if kind == "Q5_0":

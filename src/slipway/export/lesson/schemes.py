@@ -59,7 +59,7 @@ def symmetric(weights: Floats, bits: int, group: Group) -> Quantised:
     """Integers from -(2^(b-1)-1) to 2^(b-1)-1 with one scale for each group."""
     rows = grouped(weights, group)
     most = 2 ** (bits - 1) - 1
-    scale = np.float16(np.abs(rows).max(axis=1, keepdims=True) / most).astype(np.float32)
+    scale = _stored(np.abs(rows).max(axis=1, keepdims=True) / most)
     integers = np.clip(np.rint(_divided(rows, scale)), -most, most).astype(np.int8)
     back = (integers * scale).astype(np.float32).reshape(weights.shape)
     return Quantised(integers, scale, None, back, bits + _SCALE_BITS / rows.shape[1])
@@ -69,12 +69,17 @@ def asymmetric(weights: Floats, bits: int, group: Group) -> Quantised:
     """Integers from 0 to 2^b - 1 with one scale and one offset for each group."""
     rows = grouped(weights, group)
     most = 2**bits - 1
-    low = np.float16(rows.min(axis=1, keepdims=True)).astype(np.float32)
+    low = _stored(rows.min(axis=1, keepdims=True))
     span = rows.max(axis=1, keepdims=True) - low
-    scale = np.float16(span / most).astype(np.float32)
+    scale = _stored(span / most)
     integers = np.clip(np.rint(_divided(rows - low, scale)), 0, most).astype(np.uint8)
     back = (integers * scale + low).astype(np.float32).reshape(weights.shape)
     return Quantised(integers, scale, low, back, bits + 2 * _SCALE_BITS / rows.shape[1])
+
+
+def _stored(values: Floats) -> Floats:
+    """As the file keeps it: in fp16."""
+    return values.astype(np.float16).astype(np.float32)
 
 
 def _divided(rows: Floats, scale: Floats) -> Floats:

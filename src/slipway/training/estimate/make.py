@@ -126,9 +126,18 @@ def _estimate(
     process = max(process_bytes, min(after, process_bytes + _LATE_BYTES))
     if packed or (spec.quant.bits and _in_kernels(dtype, device)):
         process += _KERNEL_BYTES
+    if spec.quant_aware:  # the rounded sums, kept beside the base
+        packed += _linear_bytes(whole)
     memory = _memory(weight_bytes(whole), packed, cost, near, trained, held, process, base)
     work, seconds = _within_budget(spec, work, cost, rows, _loading_s(spec, base), trained, started)
     return Estimate(memory, seconds, work, weights, trained, spec.checkpointing == "on")
+
+
+def _linear_bytes(whole: Any) -> int:
+    from slipway.training.lora import linear_names
+
+    weights = [whole.get_submodule(name).weight for name in linear_names(whole)]
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def _packed_bytes(whole: Any) -> int:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slipway.training.frozen import FrozenRows, Product, product_of
+from slipway.training.lora.aware import AwareProduct, RoundedSum
 from slipway.training.recompute import Remade, recipe_of
 
 
@@ -138,6 +139,7 @@ class LoraLinear(AdapterLayer):
         self.register_buffer("start_a", None)
         self.register_buffer("start_b", None)
         self.magnitude: nn.Parameter | None = None
+        self.rounding: RoundedSum | None = None  # set by quantisation-aware training
         self._lengths: Tensor | None = None  # squared, of the base's rows
         if shape.dora:
             self.magnitude = nn.Parameter(self._base_lengths().sqrt())
@@ -174,6 +176,9 @@ class LoraLinear(AdapterLayer):
 
     def _adapted(self, rows: Tensor, remade: Remade | None) -> Tensor:
         a, b = self.factors()
+        if self.rounding is not None:
+            weight = self.rounding.weight(self.product(), a, b, self.scale)
+            return AwareProduct.apply(rows, remade, weight, self.base.bias, a, b, self.scale)
         bias = None if self.magnitude is not None else self.base.bias
         if self.shape.dropout and self.training:
             dropped = nn.functional.dropout(rows, self.shape.dropout)

@@ -77,4 +77,28 @@ def _attach(model: Any, spec: TrainSpec, dtype: torch.dtype, begin: Path | None)
         case "oft":
             return OftTuned(model, spec.oft, begin)
         case _:
-            return LoraTuned(model, spec.lora, begin)
+            _require_aware(spec)
+            return LoraTuned(model, spec.lora, begin, spec.quant_aware)
+
+
+def _require_aware(spec: TrainSpec) -> None:
+    """Refuse what quantisation-aware training does not go with.
+
+    Raises:
+        UsageError: naming both keys.
+    """
+    if spec.quant_aware is None:
+        return
+    others = {
+        f"quant.bits: {spec.quant.bits}": spec.quant.bits,
+        "lora.dora": spec.lora.dora,
+        f"lora.dropout: {spec.lora.dropout}": spec.lora.dropout,
+        "stage: rm": spec.stage == "rm",
+    }
+    for key, given in others.items():
+        if given:
+            raise UsageError(
+                "train.quant_aware",
+                tr("`quant_aware` does not go with `{key}`", key=key),
+                tr("take one of them out"),
+            )

@@ -14,6 +14,7 @@ from slipway.core.i18n import tr
 from slipway.training import lora
 from slipway.training.begun import adapter_folder
 from slipway.training.lora.attach import live
+from slipway.training.lora.aware import FakeType, RoundedSum
 from slipway.training.methods.base import ParamGroup, Tuned
 from slipway.training.spec import LoraSpec, OftSpec, TrainSpec
 
@@ -73,7 +74,13 @@ class AdapterTuned(Tuned):
 class LoraTuned(AdapterTuned):
     """A frozen base with low-rank additions."""
 
-    def __init__(self, model: Any, spec: LoraSpec, begin: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        spec: LoraSpec,
+        begin: Path | None = None,
+        aware: FakeType | None = None,
+    ) -> None:
         if begin is None:
             plain = spec.model_dump(
                 include={"rank", "alpha", "dropout", "target", "rslora", "dora", "extra_modules"}
@@ -86,6 +93,10 @@ class LoraTuned(AdapterTuned):
             _require_same(spec, begin)
         super().__init__(model, targets, begun_from=begin)
         self.spec = spec
+        if aware is not None:
+            for _, layer in lora.adapters(model):
+                if isinstance(layer, lora.LoraLinear):
+                    layer.rounding = RoundedSum(aware)
 
     def groups(self) -> list[ParamGroup]:
         """As of every adapter; with LoRA+ all B apart, at a rate of their own."""

@@ -218,6 +218,9 @@ class TrainSpec(_Keys):
     neftune_alpha: float | None = Field(
         default=None, gt=0, description="noise on the embeddings while training (NEFTune)"
     )
+    quant_aware: Literal["q4_0", "q8_0"] | None = Field(
+        default=None, description="LoRA learns under the rounding of this GGUF type"
+    )
     checkpointing: Literal["auto", "on", "off"] = Field(
         default="auto", description="compute activations twice to save memory; auto: when needed"
     )

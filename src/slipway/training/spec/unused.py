@@ -53,7 +53,7 @@ def _without(key: str) -> tuple[str, Callable[[Any], bool], str]:
 
 
 RULES = (
-    Rule(("lora.",), *_is("method", "lora")),
+    Rule(("lora.", "quant_aware"), *_is("method", "lora")),
     Rule(("lora.pissa_iter",), *_on("lora.pissa")),
     Rule(("oft.",), *_is("method", "oft")),
     Rule(("freeze.",), *_is("method", "freeze")),
