@@ -21,6 +21,7 @@ from slipway.store import manifests as media
 from slipway.store.adapter import adapter_layer
 from slipway.store.blobs import BlobStore
 from slipway.store.gguf import GgufHeader, read_gguf
+from slipway.store.import_check import check_import
 from slipway.store.manifests import Layer, ManifestStore, ModelManifest
 from slipway.store.modelfile import Modelfile, parse_modelfile, read_modelfile
 from slipway.store.names import ModelName
@@ -94,9 +95,9 @@ def _from(parsed: Modelfile, base: Path, store: ManifestStore) -> _Parts:
     path = base / Path(parsed.from_).expanduser()
     where = f"{parsed.source}:{parsed.from_line}"
     if path.is_dir():
-        return _from_folder(path, store.blobs, where)
+        return _from_folder(path, store.blobs, where, parsed.template)
     if path.is_file():
-        return _from_file(path, store.blobs)
+        return _from_file(path, store.blobs, parsed.template)
     looks_like_path = parsed.from_.startswith((".", "/", "~")) or parsed.from_.lower().endswith(
         (".gguf", ".bin", ".safetensors")
     )
@@ -127,7 +128,7 @@ def _from(parsed: Modelfile, base: Path, store: ManifestStore) -> _Parts:
     )
 
 
-def _from_folder(folder: Path, blobs: BlobStore, where: str) -> _Parts:
+def _from_folder(folder: Path, blobs: BlobStore, where: str, template: str | None) -> _Parts:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".gguf" and p.is_file())
     if len(files) > 1 and not re.search(r"-00001-of-\d{5}\.gguf$", files[0].name):
         raise InputError(
@@ -146,10 +147,10 @@ def _from_folder(folder: Path, blobs: BlobStore, where: str) -> _Parts:
             tr("{where}: {folder} holds no GGUF file", where=where, folder=folder),
             tr("convert the folder first: `slipway convert {folder}`", folder=folder),
         )
-    return _from_file(files[0], blobs)
+    return _from_file(files[0], blobs, template)
 
 
-def _from_file(path: Path, blobs: BlobStore) -> _Parts:
+def _from_file(path: Path, blobs: BlobStore, template: str | None) -> _Parts:
     header = read_gguf(path)
     if (parts := int(header.values.get("split.count") or 0)) > 1:
         raise InputError(
@@ -165,8 +166,16 @@ def _from_file(path: Path, blobs: BlobStore) -> _Parts:
         Layer(media.MODEL, blob.digest, blob.size),
         describe(header),
         inherited=[_put(blobs, media.QUALITY, kept)] if kept else [],
-        lineage={"schema": 1, "artefact": _artefact(artefact)} if artefact and ours else {},
+        lineage={"schema": 1, "artefact": _artefact(artefact)}
+        if artefact and ours
+        else _imported(path, header, template),
     )
+
+
+def _imported(path: Path, header: GgufHeader, template: str | None) -> dict[str, Any]:
+    """The lineage of a file of others: what looks wrong with it; empty when nothing does."""
+    findings = [finding.as_json() for finding in check_import(header, template)]
+    return {"schema": 1, "import": {"file": path.name, "findings": findings}} if findings else {}
 
 
 def _manifest_beside(path: Path) -> Manifest | None:

@@ -36,6 +36,7 @@ def write_gguf(
         f"{architecture}.attention.head_count": 4,
         f"{architecture}.attention.head_count_kv": 2,
         "tokenizer.ggml.tokens": [f"t{i}" for i in range(1500)],
+        "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.chat_template": CHATML,
         **(extra or {}),
     }

@@ -25,10 +25,13 @@ def create(name: str, modelfile: Path, as_json: bool) -> None:
     from slipway.cli.output import note, print_json, size
     from slipway.core.paths import Home
     from slipway.store import create_model, read_modelfile
+    from slipway.store.import_check import from_json
 
     for warning in read_modelfile(modelfile).warnings:
         note(warning)
     model = create_model(name, modelfile, home=Home.current())
+    for finding in model.lineage.get("import", {}).get("findings", []):
+        note(from_json(finding).text)
     if as_json:
         print_json({"name": model.name.display, "digest": model.digest, "size": model.size})
         return

@@ -72,7 +72,7 @@ def codes_of(kind: str, blocks: Bytes) -> NDArray[Any]:
         signed: NDArray[Any] = blocks[:, 2:].view(np.int8)
         return signed
     low = blocks[:, -_HALF:]
-    codes = np.concatenate([low & 15, low >> 4], axis=1)
+    codes: NDArray[Any] = np.concatenate([low & 15, low >> 4], axis=1)
     if kind == "Q5_0":
         high = np.unpackbits(blocks[:, 2:6], axis=1, bitorder="little")
         codes = codes | (high << 4)
