@@ -158,7 +158,7 @@ def test_adapters_are_named_per_request_and_share_one_worker(
     assert lora("shop:q4") is None
     assert lora("shop:q4+tuned:v1") == [{"id": 0, "scale": 1.0}]
     assert lora("tuned:v1") == [{"id": 0, "scale": 1.0}]
-    assert lora("shop:q4") == []
+    assert lora("shop:q4") == [{"id": 0, "scale": 0.0}]
     until(lambda: len(daemon.residents()) == 1)
     with daemon.client() as http:
         refused = http.post("/api/chat", json={"model": "tuned:v1+shop:q4"})

@@ -281,12 +281,12 @@ async def test_an_adapter_is_added_without_a_failed_request_and_the_others_stay(
         ):
             assert old.adapters == [{"id": 0, "scale": 1.0}]
             assert [path.name for path in new.spec.adapters] == ["y", "x"]
-            assert new.adapters == [{"id": 0, "scale": 1.0}]
+            assert new.adapters == [{"id": 0, "scale": 1.0}, {"id": 1, "scale": 0.0}]
         await until(lambda: not launcher.workers[0].running)
         async with residency.lease(spec("a", adapters="x"), Request("a")) as again:
-            assert again.adapters == [{"id": 1, "scale": 1.0}]
+            assert again.adapters == [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 1.0}]
         async with residency.lease(spec("a"), Request("a")) as bare:
-            assert bare.adapters == []
+            assert bare.adapters == [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 0.0}]
         assert len(launcher.workers) == 2
 
 

@@ -22,6 +22,7 @@ from slipway.api import (
     openai,
     openai_models,
     queue,
+    tokens,
 )
 from slipway.api.daemon import Daemon
 from slipway.api.errors import CLIENT_CLOSED, body_for, status_of
@@ -96,6 +97,11 @@ def _routes() -> list[Route]:
         Route("/v1/embeddings", embeddings.openai_embeddings, methods=["POST"]),
         Route("/v1/models", openai_models.models),
         Route("/v1/models/{model:path}", openai_models.model),
+        *(
+            Route(f"{prefix}/{name}", handler, methods=["POST"])
+            for prefix in ("", "/api", "/v1")
+            for name, handler in (("tokenize", tokens.tokenize), ("detokenize", tokens.detokenize))
+        ),
         Route("/metrics", _metrics),
     ]
 

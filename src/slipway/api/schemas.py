@@ -93,6 +93,25 @@ class LegacyEmbedBody(_Body):
     options: dict[str, Any] | None = None
 
 
+class TokenizeBody(_Body):
+    """POST /api/tokenize; the names of llama-server's fields."""
+
+    model: str = ""
+    content: str = ""
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+    keep_alive: KeepAlive = None
+
+
+class DetokenizeBody(_Body):
+    """POST /api/detokenize."""
+
+    model: str = ""
+    tokens: list[int] = Field(default_factory=list)
+    keep_alive: KeepAlive = None
+
+
 class NameBody(_Body):
     """POST /api/show, DELETE /api/delete: `model`, or the older `name`."""
 

@@ -111,14 +111,24 @@ class EngineClient:
         rows = sorted(answer["data"], key=lambda row: row["index"])
         return [row["embedding"] for row in rows], answer["usage"]["prompt_tokens"]
 
-    async def tokenize(self, lease: Lease, text: str, *, special: bool = True) -> list[int]:
+    async def tokenize(
+        self,
+        lease: Lease,
+        text: str,
+        *,
+        special: bool = True,
+        parse_special: bool = True,
+        pieces: bool = False,
+    ) -> list[Any]:
         """Token ids of a text.
 
         Args:
-            special: with the special tokens at its ends; those within it are always read as such.
+            special: with the special tokens at its ends.
+            parse_special: texts of special tokens within it are read as such.
+            pieces: objects {"id", "piece"} instead of ids.
         """
-        body = {"content": text, "add_special": special, "parse_special": True}
-        answer = await self._post(lease, "/tokenize", body)
+        body = {"content": text, "add_special": special, "parse_special": parse_special}
+        answer = await self._post(lease, "/tokenize", {**body, "with_pieces": pieces})
         return list(answer["tokens"])
 
     async def detokenize(self, lease: Lease, tokens: list[int]) -> str:

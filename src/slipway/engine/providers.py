@@ -97,7 +97,7 @@ def flags(spec: LoadSpec, port: int) -> list[str]:
         line += ["--chat-template-file", str(spec.template)]
     for adapter in spec.adapters:
         line += ["--lora", str(adapter)]
-    if spec.adapters:
+    if spec.adapters and spec.mode == "generate":
         line += ["--lora-init-without-apply"]
     for flag, value in (
         ("-ngl", spec.num_gpu),

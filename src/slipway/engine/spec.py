@@ -87,9 +87,13 @@ class LoadSpec:
     footprint: Footprint = Footprint()
 
     @property
-    def key(self) -> tuple[Path, Path | None, Mode]:
-        """What makes two specs the same model: they share a worker when it satisfies both."""
-        return (self.gguf, self.template, self.mode)
+    def key(self) -> tuple[Path, Path | None, Mode, tuple[Path, ...]]:
+        """What makes two specs the same model: they share a worker when it satisfies both.
+
+        Only a request that generates can say which adapters count.
+        """
+        always = () if self.mode == "generate" else self.adapters
+        return (self.gguf, self.template, self.mode, always)
 
     @property
     def memory_bytes(self) -> int:

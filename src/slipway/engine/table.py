@@ -153,14 +153,17 @@ class Lease:
 
     @property
     def adapters(self) -> list[dict[str, float]] | None:
-        """`lora` of llama-server's requests: the wanted adapters; None when there are none."""
-        if not self.spec.adapters:
+        """`lora` of llama-server's requests: 1 for the wanted adapters, 0 for the others.
+
+        All are named: what an empty list leaves open, llama-server fills in. None when there are
+        none, or where the worker's adapters are always all wanted.
+        """
+        if not self.spec.adapters or self.spec.mode != "generate":
             return None
         wanted = set(self.wanted.adapters)
         return [
-            {"id": index, "scale": 1.0}
+            {"id": index, "scale": float(path in wanted)}
             for index, path in enumerate(self.spec.adapters)
-            if path in wanted
         ]
 
 

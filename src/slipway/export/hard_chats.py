@@ -6,14 +6,14 @@ is served with tools or with its thoughts is its user's choice, who should know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from slipway.core.errors import ToolError
 
-if TYPE_CHECKING:
-    from slipway.export.server import Server
+Conversation = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
+"""What whoever is asked makes of messages before they are rendered."""
 
 Result = Literal["equal", "differs", "refused by the template", "refused by the engine"]
 
@@ -80,8 +80,23 @@ HARD_CHATS = (
 )
 
 
+class Asked(Protocol):
+    """Who tokenizes and renders: a llama-server, or a running daemon that answers as one."""
+
+    def get(self, path: str) -> Any:
+        """The JSON answer to a GET."""
+        ...
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON answer to a POST."""
+        ...
+
+
 def compare_hard_chats(
-    server: Server, tokenizer: Any, chats: Sequence[HardChat] = HARD_CHATS
+    server: Asked,
+    tokenizer: Any,
+    conversation: Conversation = list,
+    chats: Sequence[HardChat] = HARD_CHATS,
 ) -> list[dict[str, Any]]:
     """Each conversation as the folder and as the engine render it.
 
@@ -89,17 +104,19 @@ def compare_hard_chats(
         For each: case, tokens (of the folder), result (`Result`), and detail (English): the first
         difference, or why it was refused.
     """
-    return [_compare(server, tokenizer, chat) for chat in chats]
+    return [_compare(server, tokenizer, chat, conversation) for chat in chats]
 
 
-def _compare(server: Server, tokenizer: Any, chat: HardChat) -> dict[str, Any]:
+def _compare(
+    server: Asked, tokenizer: Any, chat: HardChat, conversation: Conversation
+) -> dict[str, Any]:
     from jinja2 import TemplateError
 
     messages = [dict(message) for message in chat.messages]
     tools = [dict(tool) for tool in chat.tools]
     try:
         trained = tokenizer.apply_chat_template(
-            messages, tools=tools or None, add_generation_prompt=True, tokenize=False
+            conversation(messages), tools=tools or None, add_generation_prompt=True, tokenize=False
         )
     except (TemplateError, TypeError, KeyError, ValueError) as error:
         return _told(chat, 0, "refused by the template", str(error))

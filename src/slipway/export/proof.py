@@ -16,8 +16,8 @@ from typing import Any
 
 from slipway.core.errors import ProofError
 from slipway.core.i18n import tr
-from slipway.export.hard_chats import compare_hard_chats
-from slipway.export.server import Server, served
+from slipway.export.hard_chats import Asked, Conversation, compare_hard_chats
+from slipway.export.server import served
 from slipway.export.toolchain import Toolchain
 
 TEXTS = (
@@ -108,27 +108,41 @@ def prove_tokenizer(gguf: Path, model_dir: Path, *, toolchain: Toolchain) -> Pro
     """
     from slipway.export.hf import load_tokenizer
 
+    arguments = ["-c", "512", "-np", "1", "--no-warmup"]
+    if _template_of(load_tokenizer(model_dir)) is None:
+        arguments.append("--embeddings")
+    with served(toolchain, gguf, arguments) as server:
+        return prove_by(server, model_dir)
+
+
+def prove_by(server: Asked, model_dir: Path, *, conversation: Conversation = list) -> ProofResult:
+    """Compare what `server` tokenizes and renders with what the folder says; see the module.
+
+    Args:
+        conversation: what the server is expected to make of messages before it renders them.
+
+    Raises:
+        ProofError: ids or template differ; the message shows the first difference.
+    """
+    from slipway.export.hf import load_tokenizer
+
     started = time.monotonic()
     tokenizer = load_tokenizer(model_dir)
     template = _template_of(tokenizer)
-    arguments = ["-c", "512", "-np", "1", "--no-warmup"]
-    if template is None:
-        arguments.append("--embeddings")
-    with served(toolchain, gguf, arguments) as server:
-        required = TEXTS if template is None else (*TEXTS, *HANGUL_TEXTS)
-        recorded = list(RARE_TEXTS if template else (*RARE_TEXTS, *HANGUL_TEXTS))
-        for text in required:
-            if _is_explained(server, tokenizer, text):
-                recorded.append(text)
-            else:
-                _compare_text(server, tokenizer, text)
-        rare = tuple(_differences(server, tokenizer, recorded))
-        chats = skipped = 0
-        hard: list[dict[str, Any]] = []
-        if template is not None:
-            _compare_template(server, template)
-            chats, skipped = _compare_chats(server, tokenizer)
-            hard = compare_hard_chats(server, tokenizer)
+    required = TEXTS if template is None else (*TEXTS, *HANGUL_TEXTS)
+    recorded = list(RARE_TEXTS if template else (*RARE_TEXTS, *HANGUL_TEXTS))
+    for text in required:
+        if _is_explained(server, tokenizer, text):
+            recorded.append(text)
+        else:
+            _compare_text(server, tokenizer, text)
+    rare = tuple(_differences(server, tokenizer, recorded))
+    chats = skipped = 0
+    hard: list[dict[str, Any]] = []
+    if template is not None:
+        _compare_template(server, template)
+        chats, skipped = _compare_chats(server, tokenizer, conversation)
+        hard = compare_hard_chats(server, tokenizer, conversation)
     seconds = round(time.monotonic() - started, 2)
     return ProofResult(
         len(required), chats, template is not None, rare, skipped, seconds, tuple(hard)
@@ -143,7 +157,7 @@ def _template_of(tokenizer: Any) -> str | None:
     return template if isinstance(template, str) and template else None
 
 
-def _compare_text(server: Server, tokenizer: Any, text: str) -> None:
+def _compare_text(server: Asked, tokenizer: Any, text: str) -> None:
     for add_special in (False, True):
         trained = list(tokenizer(text, add_special_tokens=add_special)["input_ids"])
         served_ids = tokenize(server, text, add_special=add_special)
@@ -151,7 +165,7 @@ def _compare_text(server: Server, tokenizer: Any, text: str) -> None:
             raise _difference(tokenizer, text, trained, served_ids)
 
 
-def _is_explained(server: Server, tokenizer: Any, text: str) -> bool:
+def _is_explained(server: Asked, tokenizer: Any, text: str) -> bool:
     """Whether a text differs only in what llama.cpp is known to do otherwise.
 
     It does not compose characters (an e and its accent), as Qwen's tokenizers do; what people type
@@ -167,12 +181,12 @@ def _is_explained(server: Server, tokenizer: Any, text: str) -> bool:
     return _same_ids(server, tokenizer, plain)
 
 
-def _same_ids(server: Server, tokenizer: Any, text: str) -> bool:
+def _same_ids(server: Asked, tokenizer: Any, text: str) -> bool:
     trained = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     return trained == tokenize(server, text, add_special=False)
 
 
-def _differences(server: Server, tokenizer: Any, texts: Sequence[str]) -> Iterator[str]:
+def _differences(server: Asked, tokenizer: Any, texts: Sequence[str]) -> Iterator[str]:
     for text in texts:
         try:
             _compare_text(server, tokenizer, text)
@@ -180,7 +194,7 @@ def _differences(server: Server, tokenizer: Any, texts: Sequence[str]) -> Iterat
             yield difference.message_en
 
 
-def _compare_template(server: Server, template: str) -> None:
+def _compare_template(server: Asked, template: str) -> None:
     found = server.get("/props").get("chat_template", "")
     if found.strip() == template.strip():
         return
@@ -201,7 +215,7 @@ def _compare_template(server: Server, template: str) -> None:
     )
 
 
-def _compare_chats(server: Server, tokenizer: Any) -> tuple[int, int]:
+def _compare_chats(server: Asked, tokenizer: Any, conversation: Conversation) -> tuple[int, int]:
     """Compare rendered conversations; (compared, refused by the template itself)."""
     from jinja2 import TemplateError
 
@@ -210,7 +224,7 @@ def _compare_chats(server: Server, tokenizer: Any) -> tuple[int, int]:
         messages = [dict(message) for message in chat]
         try:
             trained = tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=False
+                conversation(messages), add_generation_prompt=True, tokenize=True, return_dict=False
             )
         except TemplateError:
             skipped += 1
@@ -223,7 +237,7 @@ def _compare_chats(server: Server, tokenizer: Any) -> tuple[int, int]:
     return compared, skipped
 
 
-def tokenize(server: Server, text: str, *, add_special: bool) -> list[int]:
+def tokenize(server: Asked, text: str, *, add_special: bool) -> list[int]:
     """Token ids of a text as the engine sees it; special tokens in the text are recognised."""
     body = {"content": text, "add_special": add_special, "parse_special": True}
     ids: list[int] = server.post("/tokenize", body)["tokens"]

@@ -25,22 +25,36 @@ from slipway.core.i18n import tr
     type=click.Path(path_type=Path),
     help=str(tr("Model folder with tokenizer and chat template.")),
 )
+@click.option(
+    "--daemon",
+    "url",
+    is_flag=False,
+    flag_value="http://127.0.0.1:11434",
+    help=str(tr("Ask a running daemon that serves MODEL, a name:tag. [URL, default: the local]")),
+)
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
-def prove(model: str, against: Path, as_json: bool) -> None:
+def prove(model: str, against: Path, url: str | None, as_json: bool) -> None:
     from slipway.cli.commands.bench import file_of
     from slipway.cli.commands.convert import resolve, tell_recorded
     from slipway.cli.output import print_json, print_table
     from slipway.core.paths import Home
     from slipway.export import prove_tokenizer
+    from slipway.export.proof_daemon import prove_daemon
     from slipway.export.toolchain import require_toolchain
     from slipway.store import read_gguf
 
     home = Home.current()
-    path, folder = file_of(model, home), resolve(against, home)
-    read_gguf(path)  # a damaged file is told as such, not by the engine
-    proof = prove_tokenizer(path, folder, toolchain=require_toolchain(home)).as_json()
+    folder = resolve(against, home)
+    if url is not None:
+        proof = prove_daemon(url, model, folder).as_json()
+        proved = {"daemon": url, "model": model}
+    else:
+        path = file_of(model, home)
+        read_gguf(path)  # a damaged file is told as such, not by the engine
+        proof = prove_tokenizer(path, folder, toolchain=require_toolchain(home)).as_json()
+        proved = {"file": str(path)}
     if as_json:
-        print_json({"file": str(path), "against": str(folder), **proof})
+        print_json({**proved, "against": str(folder), **proof})
         return
     print(
         tr(

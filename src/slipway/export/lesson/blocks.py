@@ -76,20 +76,19 @@ def codes_of(kind: str, blocks: Bytes) -> NDArray[Any]:
     if kind == "Q5_0":
         high = np.unpackbits(blocks[:, 2:6], axis=1, bitorder="little")
         codes = codes | (high << 4)
-    return codes
+    found: NDArray[Any] = np.asarray(codes, dtype=np.uint8)
+    return found
 
 
 def back(kind: str, blocks: Bytes) -> Floats:
     """The weights that blocks of these formats stand for, (blocks, 32)."""
     scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
     codes = codes_of(kind, blocks).astype(np.float32)
-    match kind:
-        case "Q4_1":
-            offset = blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
-            return np.asarray(scale * codes + offset, np.float32)
-        case "Q4_0" | "Q5_0":
-            codes = codes - (8 if kind == "Q4_0" else 16)
-    return np.asarray(scale * codes, np.float32)
+    if kind == "Q4_1":
+        offset = blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
+        return np.asarray(scale * codes + offset, np.float32)
+    middle = np.float32({"Q4_0": 8, "Q5_0": 16}.get(kind, 0))
+    return np.asarray(scale * (codes - middle), np.float32)
 
 
 ENCODERS: dict[str, Encode] = {"Q8_0": q8_0, "Q5_0": q5_0, "Q4_1": q4_1, "Q4_0": q4_0}
