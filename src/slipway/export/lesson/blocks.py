@@ -86,9 +86,11 @@ def back(kind: str, blocks: Bytes) -> Floats:
     codes = codes_of(kind, blocks).astype(np.float32)
     if kind == "Q4_1":
         offset = blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
-        return np.asarray(scale * codes + offset, np.float32)
+        shifted: Floats = np.asarray(scale * codes + offset, np.float32)
+        return shifted
     middle = np.float32({"Q4_0": 8, "Q5_0": 16}.get(kind, 0))
-    return np.asarray(scale * (codes - middle), np.float32)
+    values: Floats = np.asarray(scale * (codes - middle), np.float32)
+    return values
 
 
 ENCODERS: dict[str, Encode] = {"Q8_0": q8_0, "Q5_0": q5_0, "Q4_1": q4_1, "Q4_0": q4_0}
@@ -112,11 +114,13 @@ def _away(values: Floats) -> Floats:
 
 
 def _half(values: Floats) -> Bytes:
-    return values.astype(np.float16).view(np.uint8)
+    stored: Bytes = values.astype(np.float16).view(np.uint8)
+    return stored
 
 
 def _nibbles(codes: Bytes) -> Bytes:
-    return codes[:, :_HALF] | (codes[:, _HALF:] << 4)
+    packed: Bytes = codes[:, :_HALF] | (codes[:, _HALF:] << 4)
+    return packed
 
 
 def _joined(*parts: Bytes) -> Bytes:
