@@ -16,11 +16,11 @@ from pathlib import Path
 from slipway.core import process
 from slipway.core.errors import ConflictError, InputError, NotFoundError, ProofError, UsageError
 from slipway.core.files import fsync_tree
+from slipway.core.gguf import read_gguf
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.export.convert import require_space
 from slipway.export.toolchain import require_toolchain
-from slipway.store import read_gguf
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _CHUNK = 8 << 20

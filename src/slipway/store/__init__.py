@@ -3,6 +3,7 @@
 Light to import: no engine, no torch, no network.
 """
 
+from slipway.core.gguf import GgufHeader, read_gguf
 from slipway.store.catalogue import (
     copy_model,
     list_models,
@@ -12,7 +13,6 @@ from slipway.store.catalogue import (
 )
 from slipway.store.create import create_model
 from slipway.store.describe import describe_model
-from slipway.store.gguf import GgufHeader, read_gguf
 from slipway.store.manifests import ModelManifest
 from slipway.store.modelfile import Modelfile, parse_modelfile, read_modelfile
 from slipway.store.names import ModelName

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.errors import InputError, NotFoundError, UsageError
+from slipway.core.gguf import read_gguf
 from slipway.core.i18n import tr
 from slipway.core.manifest import FILE_NAME
 from slipway.store import manifests as media
 from slipway.store.blobs import BlobStore
-from slipway.store.gguf import read_gguf
 from slipway.store.manifests import Layer, ModelManifest
 
 

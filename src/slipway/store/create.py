@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.errors import InputError, NotFoundError
+from slipway.core.gguf import GgufHeader, read_gguf
 from slipway.core.i18n import tr
 from slipway.core.manifest import FILE_NAME, Manifest, read_manifest
 from slipway.core.paths import Home
 from slipway.store import manifests as media
 from slipway.store.adapter import adapter_layer
 from slipway.store.blobs import BlobStore
-from slipway.store.gguf import GgufHeader, read_gguf
 from slipway.store.import_check import check_import
 from slipway.store.manifests import Layer, ManifestStore, ModelManifest
 from slipway.store.modelfile import Modelfile, parse_modelfile, read_modelfile

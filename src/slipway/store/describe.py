@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from slipway.core.gguf import GgufHeader, LongArray, read_gguf
 from slipway.store.create import capabilities
-from slipway.store.gguf import GgufHeader, LongArray, read_gguf
 from slipway.store.manifests import ModelManifest
 from slipway.store.parameters import format_parameters
 from slipway.store.render_modelfile import render_modelfile

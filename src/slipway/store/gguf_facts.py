@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any, Literal
 
-from slipway.store.gguf import GgufHeader, LongArray, Tensor
+from slipway.core.gguf import GgufHeader, LongArray, Tensor
 
 Part = Literal["embedding", "attention", "feed-forward", "experts", "norm", "output", "other"]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from slipway.core.gguf import GgufHeader
 from slipway.core.i18n import Text, tr
-from slipway.store.gguf import GgufHeader
 from slipway.store.gguf_facts import faults, special_tokens
 from slipway.store.template_kind import is_go_template
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from slipway.core import process
+from slipway.core.gguf import read_gguf
 from slipway.export.lesson.blocks import Bytes
 from slipway.export.lesson.schemes import Floats
 from slipway.export.toolchain import Toolchain
-from slipway.store import read_gguf
 
 
 def quantised_by_tool(weights: Floats, kind: str, toolchain: Toolchain) -> Bytes:

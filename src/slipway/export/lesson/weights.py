@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from slipway.core.errors import InputError, NotFoundError, nearest
+from slipway.core.gguf import read_gguf
 from slipway.core.i18n import tr
 from slipway.export.lesson.schemes import Floats
 from slipway.export.lesson.superblocks import SUPER
 from slipway.export.shards import Weights
-from slipway.store import read_gguf
 
 _MOST = 1 << 20  # weights that are looked at; more say the same and take longer
 _DTYPES: dict[str, np.dtype[Any]] = {

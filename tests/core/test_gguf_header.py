@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slipway.core.errors import InputError, NotFoundError
+from slipway.core.gguf import LongArray
 from slipway.store import read_gguf
-from slipway.store.gguf import LongArray
 from slipway.testing.gguf import write_gguf
 
 

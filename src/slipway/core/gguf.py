@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.errors import InputError, from_os_error
+from slipway.core.gguf_types import FILE_TYPES, TENSOR_TYPES
 from slipway.core.i18n import tr
-from slipway.store.gguf_types import FILE_TYPES, TENSOR_TYPES
 
 _MAX_KEYS = 1 << 16
 _MAX_TENSORS = 1 << 18
