@@ -63,6 +63,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
         "compare:compare",
         tr("Ask several models and settings the same prompts, side by side."),
     ),
+    "embed": ("embed:embed", tr("Turn texts into vectors; search a folder by meaning.")),
     "ps": ("loaded:ps", tr("Show the models in the daemon's memory.")),
     "stop": ("loaded:stop", tr("Unload models from the daemon's memory.")),
     "top": ("top:top", tr("Watch what the daemon is doing.")),
