@@ -5,7 +5,7 @@
 It takes llama-server's flags (the ones that matter: -c, -np, --embedding), loads for as long as it
 is told, and answers at the speed it is told. A token is a word. It answers "echo: <last message>",
 and the last message may be a command: `/count N` answers N words, `/dump` answers the request as
-JSON, `/die` kills the process after two words.
+JSON, `/think` thinks before it answers, `/die` kills the process after two words.
 """
 
 from __future__ import annotations
@@ -139,6 +139,9 @@ class FakeEngine:
             try:
                 _open_stream(writer)
                 count = 0
+                if texts[-1] == "/think":
+                    _event(writer, _thought("let me "))
+                    _event(writer, _thought("see"))
                 async for word in self._paced(words[:limit]):
                     count += 1
                     piece = word if count == 1 else f" {word}"
@@ -193,6 +196,11 @@ def _vector(text: str) -> list[float]:
 
 def _chat_piece(text: str) -> dict[str, Any]:
     return {"choices": [{"index": 0, "finish_reason": None, "delta": {"content": text}}]}
+
+
+def _thought(text: str) -> dict[str, Any]:
+    delta = {"reasoning_content": text}
+    return {"choices": [{"index": 0, "finish_reason": None, "delta": delta}]}
 
 
 def _ending(chat: bool, reason: str, prompt: int, completion: int) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from tests.api.conftest import (  # noqa: F401  # fixtures
@@ -24,6 +25,7 @@ from tests.export.conftest import shared_tools  # noqa: F401  # fixture
 from slipway.core.paths import Home
 from slipway.export.toolchain import Toolchain
 from slipway.store import create_model
+from slipway.testing.gguf import write_gguf
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,14 @@ def here(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> RunningDaemo
     """The daemon with fake engines, found by every command without `--url`."""
     monkeypatch.setenv("OLLAMA_HOST", daemon.url.removeprefix("http://"))
     return daemon
+
+
+@pytest.fixture
+def thinker(home: Home, tmp_path: Path) -> str:
+    """A model whose template has room for thoughts."""
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}<think></think>"
+    gguf = write_gguf(tmp_path / "t.gguf", extra={"tokenizer.chat_template": template})
+    return create_model("thinker", f"FROM {gguf}", home=home).name.display
 
 
 @dataclass

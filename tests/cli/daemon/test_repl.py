@@ -8,6 +8,7 @@ from tests.api.conftest import RunningDaemon, StartDaemon
 from tests.pseudo_terminal import Terminal
 
 from slipway.core.paths import Home
+from slipway.store import create_model
 
 
 def talk(
@@ -124,8 +125,6 @@ def test_mistakes_do_not_end_the_dialogue(daemon: RunningDaemon, shop: str) -> N
 def test_another_model_is_loaded_by_name_and_begun_anew(
     daemon: RunningDaemon, shop: str, home: Home
 ) -> None:
-    from slipway.store import create_model
-
     create_model("kefu", f"FROM {shop}\nSYSTEM Speak Chinese.", home=home)
     with talk(daemon.url, shop) as terminal:
         terminal.line("secret")
@@ -208,4 +207,55 @@ def test_tab_completes_commands_and_models(daemon: RunningDaemon, shop: str) -> 
         terminal.wait_for(">>> ")
         terminal.type("/load sh\t\n")
         terminal.wait_for(f"talking to {shop}")
+        assert terminal.leave() == 0
+
+
+def test_a_conversation_is_saved_as_a_model_and_goes_on_from_it(
+    daemon: RunningDaemon, shop: str, home: Home
+) -> None:
+    with talk(daemon.url, shop) as terminal:
+        terminal.line("/set parameter temperature 0.5")
+        terminal.line("/set parameter stop END")
+        terminal.line('/set system """Be "kind".')
+        terminal.wait_for("... ")
+        terminal.type('Always."""\n')
+        terminal.line("remember me")
+        terminal.wait_for("echo: remember me")
+        terminal.line("/save kefu:kind")
+        terminal.wait_for("saved as kefu:kind")
+        terminal.line("/save kefu:kind")
+        terminal.wait_for("there is another model")
+        terminal.line("/save a//b")
+        terminal.wait_for("error:")
+        terminal.line("/load kefu:kind")
+        terminal.line('"""/dump"""')
+        request = terminal.wait_for('"stream"')
+        assert terminal.leave() == 0
+    assert '"temperature": 0.5' in request and '"END"' in request
+    for text in ('Be \\"kind\\".\\nAlways.', "remember me", "echo: remember me"):
+        assert text in request
+
+
+def test_thoughts_stand_in_grey_before_the_answer_and_can_be_hidden(
+    daemon: RunningDaemon, thinker: str
+) -> None:
+    with talk(daemon.url, "thinker") as terminal:
+        terminal.line('"""/think"""')
+        terminal.wait_for("\x1b[90mThinking...\n\x1b[0m\x1b[90mlet me \x1b[0m\x1b[90msee\x1b[0m")
+        terminal.wait_for("...done thinking.")
+        terminal.wait_for("echo: /think")
+        assert terminal.leave() == 0
+    with talk(daemon.url, "thinker", "--hidethinking") as terminal:
+        terminal.line('"""/think"""')
+        assert "let me" not in terminal.wait_for("echo: /think")
+        assert terminal.leave() == 0
+
+
+def test_an_engine_that_died_is_talked_to_again(start_daemon: StartDaemon, shop: str) -> None:
+    daemon = start_daemon("--load-delay", "0.2")
+    with talk(daemon.url, shop) as terminal:
+        terminal.line('"""/die"""')
+        terminal.wait_for("error:")
+        terminal.line("back?")
+        terminal.wait_for("echo: back?")
         assert terminal.leave() == 0

@@ -179,3 +179,13 @@ def test_the_command_line_starts_quickly_and_without_torch() -> None:
         best = min(best, time.perf_counter() - begun)
         assert done.returncode == 0
     assert best < 0.75  # 0.15 s on a machine with nothing else to do
+
+
+def test_thoughts_do_not_stand_among_the_answer_in_a_pipe(
+    here: RunningDaemon, thinker: str
+) -> None:
+    done = slipway("run", "thinker", "--think", "/think")
+    assert done.stdout == "echo: /think\n" and "let me see" in done.stderr
+    assert "let me" not in slipway("run", "thinker", "--hidethinking", "/think").stderr
+    answer = json.loads(slipway("run", "thinker", "/think", "--json").stdout)
+    assert (answer["thinking"], answer["content"]) == ("let me see", "echo: /think")

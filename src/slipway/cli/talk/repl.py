@@ -8,6 +8,7 @@ from pathlib import Path
 from slipway.cli.output import note
 from slipway.cli.talk.facts import SUBJECTS, show
 from slipway.cli.talk.line_editor import LineEditor
+from slipway.cli.talk.saving import save_as
 from slipway.cli.talk.screen import Screen
 from slipway.cli.talk.session import Session
 from slipway.cli.talk.settings import Settings
@@ -128,8 +129,7 @@ class Repl:
         if not name:
             note(tr("under which name? `/save NAME`"))
             return
-        for _ in self._session.save(name):
-            pass
+        save_as(self._session, name)
         note(tr("saved as {model}", model=name))
 
     def _clear(self, _rest: str) -> None:

@@ -54,7 +54,7 @@ class Screen:
     def end(self, answer: Answer | None) -> None:
         """Finish the answer; None when it was interrupted."""
         self._end_of_thought()
-        if not self._at_line_start or self._tty:
+        if not self._at_line_start or (self._tty and answer is not None):
             print(flush=True)
         if answer is None:
             return

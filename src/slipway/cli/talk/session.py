@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,21 +91,6 @@ class Session:
             answer.close()
         self.turns += [asked, {"role": "assistant", "content": answer.text}]
         return answer
-
-    def save(self, name: str) -> Iterator[str]:
-        """Make a model of this one with the session's system text, parameters and turns.
-
-        Yields:
-            what the daemon is doing.
-        """
-        fields: dict[str, Any] = {"from": self.model}
-        if self.system:
-            fields["system"] = self.system
-        if self.options:
-            fields["parameters"] = self.options
-        if self.turns:
-            fields["messages"] = [*(self.facts.get("messages") or []), *self.turns]
-        yield from self.daemon.create(name, **fields)
 
     def _opening(self) -> list[Message]:
         return [{"role": "system", "content": self.system}] if self.system else []
