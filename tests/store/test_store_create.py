@@ -216,10 +216,16 @@ def test_a_kill_at_any_blob_leaves_the_old_model_and_the_next_run_succeeds(
     assert verify_model("a", home=home) == []
 
 
-def test_a_go_template_is_refused_with_its_line(home: Home, gguf: Path) -> None:
-    with pytest.raises(InputError) as caught:
-        create_model("a", f"FROM {gguf}\nTEMPLATE {{{{ .Prompt }}}}", home=home)
-    assert "Modelfile:2" in caught.value.message_en
+def test_a_go_template_gives_its_abilities_and_a_wrong_one_is_refused_with_its_line(
+    home: Home, gguf: Path
+) -> None:
+    text = "{{ range .Messages }}{{ .Content }}{{ end }}{{ if .Tools }}{{ .Tools }}{{ end }}"
+    made = create_model("go", f'FROM {gguf}\nTEMPLATE """{text}"""', home=home)
+    assert made.template == text
+    assert made.details["capabilities"] == ["completion", "tools"]
+    broken = f'FROM {gguf}\nTEMPLATE """{{{{ range .Messages }}}}\n{{{{ .Content | nofunc }}}}"""'
+    with pytest.raises(InputError, match=r":2: TEMPLATE, its line 2: function 'nofunc'"):
+        create_model("bad", broken, home=home)
 
 
 @pytest.mark.parametrize("stop", ['"', '<|"|>', "\n\n", 'say "stop"'])

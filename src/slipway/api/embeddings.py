@@ -111,7 +111,7 @@ async def _embed(
             "request.too_many",
             tr("{count} inputs; at most {limit} at once", count=len(inputs), limit=MAX_INPUTS),
         )
-    client = job.daemon.client
+    client = job.client
     async with job.lease() as lease:
         job.begun(lease)
         if truncate:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.api.context import RequestInfo, current
 from slipway.api.options import sampling
+from slipway.api.templated import TemplatedClient
 from slipway.api.truncation import Cut, Shorten
 from slipway.core.errors import UsageError
-from slipway.engine.client import Delta, Event, Finish
+from slipway.engine.client import Delta, EngineClient, Event, Finish
 from slipway.engine.spec import LoadSpec
 from slipway.engine.table import Lease, WorkerLostError
 from slipway.engine.table import Request as Ask
 from slipway.store import ModelManifest
+from slipway.store.gotemplate import parse
+from slipway.store.template_kind import is_go_template
 
 if TYPE_CHECKING:
     from slipway.api.daemon import Daemon
@@ -56,6 +59,14 @@ class Job:
 
     def __post_init__(self) -> None:
         self.name = self.model.display
+
+    @property
+    def client(self) -> EngineClient:
+        """Who asks the worker: the daemon's client, or one that renders the model's Go template."""
+        template = self.model.template
+        if template and is_go_template(template):
+            return TemplatedClient(self.daemon.client, parse(template))
+        return self.daemon.client
 
     def lease(self) -> Any:
         """A worker for this request, as an async context manager."""
@@ -127,7 +138,7 @@ class Job:
         self, lease: Lease, body: dict[str, Any], raw: bool
     ) -> AsyncGenerator[Event, None]:
         """The answer; a prompt that does not fit is shortened once, when that was asked for."""
-        client = self.daemon.client
+        client = self.client
         body = await self._with_earlier_turns(lease, body)
         adapters = lease.adapters
         if adapters is not None:
@@ -156,7 +167,7 @@ class Job:
         if self.before is None:
             return body
         tokens, payload = self.before
-        client = self.daemon.client
+        client = self.client
         text = await client.render(lease, payload)
         turn = await client.tokenize(lease, text, special=False)
         return {**body, "prompt": [*tokens, *turn]}
@@ -165,7 +176,7 @@ class Job:
         """The same generation; with its end the tokens of prompt and answer are known."""
 
         async def noting(lease: Lease, body: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
-            client, texts = self.daemon.client, list[str]()
+            client, texts = self.client, list[str]()
             async with aclosing(answer(lease, body)) as events:
                 async for event in events:
                     if isinstance(event, Delta):

@@ -77,7 +77,7 @@ async def rendered_only(request: Request, job: Job, name: str, payload: dict[str
     async def render() -> str:
         async with job.lease() as lease:
             job.begun(lease)
-            return await job.daemon.client.render(lease, payload)
+            return await job.client.render(lease, payload)
 
     text = await until_gone(request, render())
     parts = [m["content"] for m in payload["messages"] if isinstance(m.get("content"), list)]

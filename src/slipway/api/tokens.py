@@ -28,7 +28,7 @@ async def tokenize(request: Request) -> Response:
     async def ids() -> list[Any]:
         async with job.lease() as lease:
             job.begun(lease)
-            return await job.daemon.client.tokenize(
+            return await job.client.tokenize(
                 lease,
                 body.content,
                 special=body.add_special,
@@ -47,7 +47,7 @@ async def detokenize(request: Request) -> Response:
     async def text() -> str:
         async with job.lease() as lease:
             job.begun(lease)
-            return await job.daemon.client.detokenize(lease, body.tokens)
+            return await job.client.detokenize(lease, body.tokens)
 
     return json_response({"content": await until_gone(request, text())})
 

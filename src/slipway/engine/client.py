@@ -59,7 +59,7 @@ class EngineClient:
     """Requests to workers over one pooled session."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+        self.session = session
 
     async def chat(self, lease: Lease, payload: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
         """Render messages with the model's own template and answer; deltas, then one `Finish`.
@@ -174,7 +174,7 @@ class EngineClient:
             raise _lost(error) from error
 
     def _request(self, lease: Lease, path: str, body: Mapping[str, Any]) -> Any:
-        return self._session.post(
+        return self.session.post(
             lease.worker.base_url + path,
             data=orjson.dumps(body),
             headers={

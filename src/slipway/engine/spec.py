@@ -11,6 +11,7 @@ from slipway.engine.settings import CacheType, EngineSettings
 from slipway.store import GgufHeader, ModelManifest
 from slipway.store.describe import header_of
 from slipway.store.manifests import TEMPLATE
+from slipway.store.template_kind import is_go_template
 
 Mode = Literal["generate", "embed"]
 
@@ -204,7 +205,7 @@ def load_spec(
     num_ctx = max(_MIN_CONTEXT, int(options.get("num_ctx") or settings.context_length))
     if header.context_length:
         num_ctx = min(num_ctx, header.context_length)
-    templates = model.of_type(TEMPLATE)
+    templates = () if is_go_template(model.template) else model.of_type(TEMPLATE)
     pooled = header.get("pooling_type") is not None
     cache_type = settings.kv_cache_type if mode == "generate" else None
     files = [model.gguf_path, *model.adapter_paths]

@@ -26,7 +26,7 @@ from slipway.store.manifests import Layer, ManifestStore, ModelManifest
 from slipway.store.modelfile import Modelfile, parse_modelfile, read_modelfile
 from slipway.store.names import ModelName
 from slipway.store.quality import quality_beside
-from slipway.store.template_kind import check_template
+from slipway.store.template_kind import abilities, check_template
 
 logger = logging.getLogger("slipway.store")
 
@@ -85,6 +85,9 @@ def create_model(
         ]
         if lineage is not None:
             parts.lineage = {**parts.lineage, "chain": lineage}
+        if parsed.template is not None and "completion" in parts.details.get("capabilities", ()):
+            known = ["completion", *abilities(parsed.template)]
+            parts.details = {**parts.details, "capabilities": known}
         layers = _layers(parsed, parts, store.blobs)
         config = _put(store.blobs, media.CONFIG_TYPE, _json(_config(parts.details, layers)))
         return store.write(store.find(target) or target, config, layers)
@@ -212,13 +215,7 @@ def capabilities(header: GgufHeader) -> list[str]:
     """What the model can do, read from its GGUF: embedding, or completion and more."""
     if header.is_embedding:
         return ["embedding"]
-    found = ["completion"]
-    template = header.chat_template
-    if "tools" in template or "tool_call" in template:
-        found.append("tools")
-    if "<think>" in template and "</think>" in template:
-        found.append("thinking")
-    return found
+    return ["completion", *abilities(header.chat_template)]
 
 
 def human_count(count: int) -> str:

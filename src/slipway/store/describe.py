@@ -12,6 +12,7 @@ from slipway.store.create import capabilities
 from slipway.store.manifests import ModelManifest
 from slipway.store.parameters import format_parameters
 from slipway.store.render_modelfile import render_modelfile
+from slipway.store.template_kind import abilities
 
 _HIDDEN = ("general.name", "tokenizer.chat_template")
 _SHORT = 5
@@ -31,6 +32,8 @@ def capabilities_of(model: ModelManifest) -> list[str]:
     """What a stored model can do; read from its GGUF when its config does not say."""
     stored = model.details.get("capabilities")
     known = list(stored) if isinstance(stored, list) else capabilities(header_of(model))
+    if not isinstance(stored, list) and model.template and "completion" in known:
+        known = ["completion", *abilities(model.template)]
     if model.projector_path and "vision" not in known:
         known.append("vision")
     return known

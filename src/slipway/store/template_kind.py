@@ -1,4 +1,4 @@
-"""Which language a TEMPLATE is written in: Jinja is used as it is, Go's is refused for now."""
+"""Which language a TEMPLATE is written in: Jinja, which the engine renders, or Go's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 
 from slipway.core.errors import InputError
 from slipway.core.i18n import tr
+from slipway.store.gotemplate import TemplateError, parse
 
-_GO = re.compile(r"{{-?\s*(\.|if\s|range\s|end\b|else\b|with\s|template\s|block\s|define\s|\$)")
+_GO = re.compile(r"{{-?\s*(\.|if\s|range\s|end\b|else\b|with\s|template\s|block\s|define\s|\$|/\*)")
 
 
 def is_go_template(template: str) -> bool:
@@ -16,14 +17,38 @@ def is_go_template(template: str) -> bool:
 
 
 def check_template(template: str, where: str) -> None:
-    """Refuse a template that could not be rendered exactly.
+    """Refuse a Go template that cannot be read; Jinja is looked at when it is used.
 
     Raises:
-        InputError: it is in Go's template language.
+        InputError: naming file and line.
     """
-    if is_go_template(template):
+    if not is_go_template(template):
+        return
+    try:
+        parse(template)
+    except TemplateError as error:
         raise InputError(
             "modelfile.go_template",
-            tr("{where}: templates in Go's language are not supported yet", where=where),
-            tr("delete TEMPLATE to use the template inside the GGUF, or write it in Jinja"),
-        )
+            tr(
+                "{where}: TEMPLATE, its line {line}: {reason}",
+                where=where,
+                line=error.line,
+                reason=error.reason,
+            ),
+            tr("correct TEMPLATE in the Modelfile, or delete it to use the GGUF's own"),
+        ) from error
+
+
+def abilities(template: str) -> list[str]:
+    """What a chat template lets a model do beside completing: tools, thinking, insert."""
+    if is_go_template(template):
+        try:
+            return parse(template).capabilities
+        except TemplateError:
+            return []
+    found = []
+    if "tools" in template or "tool_call" in template:
+        found.append("tools")
+    if "<think>" in template and "</think>" in template:
+        found.append("thinking")
+    return found

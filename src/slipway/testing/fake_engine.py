@@ -5,7 +5,8 @@
 It takes llama-server's flags (the ones that matter: -c, -np, --embedding), loads for as long as it
 is told, and answers at the speed it is told. A token is a word. It answers "echo: <last message>",
 and the last message may be a command: `/count N` answers N words, `/dump` answers the request as
-JSON, `/think` thinks before it answers, `/die` kills the process after two words.
+JSON, `/call TEXT` answers the text, `/think` thinks before it answers, `/die` kills the process
+after two words.
 """
 
 from __future__ import annotations
@@ -177,6 +178,8 @@ class FakeEngine:
 def _answer(last: str, body: dict[str, Any]) -> list[str]:
     if last.startswith("/count "):
         return [f"w{i}" for i in range(int(last.split()[1]))]
+    if last.startswith("/call "):
+        return last.removeprefix("/call ").split(" ")
     if last == "/dump":
         return json.dumps(body).split(" ")
     if last == "/die":
