@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from slipway.cli.output import note
-from slipway.core.errors import UnreachableError, UsageError
+from slipway.core.errors import SlipwayError, UnreachableError, UsageError
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 
@@ -28,20 +29,23 @@ url_option: Callable[[Any], Any] = click.option(
 )
 
 
-def address(given: str | None, home: Home) -> str:
-    """The daemon's base URL: what was given, OLLAMA_HOST, our background service, the default.
+def addresses(given: str | None, home: Home) -> list[str]:
+    """Where the daemon may be: what was given, else OLLAMA_HOST, else our service, the default.
 
     Raises:
         UsageError: OLLAMA_HOST or the given address cannot be read.
     """
-    from slipway.jobs.services import service_status
-
     if given:
-        return base_url(given, "--url")
+        return [base_url(given, "--url")]
     if named := os.environ.get("OLLAMA_HOST", "").strip():
-        return base_url(named, "OLLAMA_HOST")
-    service = service_status(home, "serve")
-    return service.url if service else f"http://127.0.0.1:{_PORT}"
+        return [base_url(named, "OLLAMA_HOST")]
+    found = [f"http://127.0.0.1:{_PORT}"]
+    try:
+        record = json.loads((home.services / "serve.json").read_text("utf-8"))
+        found.insert(0, base_url(record["url"], "serve.json"))
+    except (OSError, ValueError, LookupError, TypeError, SlipwayError):
+        pass  # no service, or a broken record: `slipway status` tells
+    return list(dict.fromkeys(found))
 
 
 def base_url(text: str, source: str) -> str:
@@ -85,19 +89,26 @@ def connect(url: str | None, *, may_start: bool = False) -> DaemonClient:
         ToolError: the daemon could not be started.
     """
     from slipway.client import DaemonClient
-    from slipway.jobs.services import answers
 
     home = Home.current()
-    where = address(url, home)
-    if not answers(where):
-        if may_start and url is None and urlsplit(where).hostname in _LOCAL:
-            _start(home, where)
-        else:
-            raise UnreachableError(
-                "daemon.not_running",
-                tr("no model daemon answers at {url}", url=where),
-                tr("start it with `slipway serve`, or name another with `--url`"),
-            )
+    places = addresses(url, home)
+    for place in places:
+        daemon = DaemonClient(place)
+        try:
+            daemon.version()
+            return daemon
+        except SlipwayError as error:
+            daemon.close()
+            if not isinstance(error, UnreachableError) and len(places) == 1:
+                raise
+    where = places[-1]
+    if not may_start or url is not None or urlsplit(where).hostname not in _LOCAL:
+        raise UnreachableError(
+            "daemon.not_running",
+            tr("no model daemon answers at {url}", url=where),
+            tr("start it with `slipway serve`, or name another with `--url`"),
+        )
+    _start(home, where)
     return DaemonClient(where)
 
 

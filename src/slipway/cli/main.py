@@ -77,7 +77,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
     ),
     "doctor": ("doctor:doctor", tr("Show this machine, the tools found, and what is missing.")),
 }
-ALIASES = {"ls": "list"}
+ALIASES = {"ls": "list", "start": "serve"}
 # never a bug of Slipway's, wherever they come from
 MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 

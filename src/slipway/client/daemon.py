@@ -16,11 +16,13 @@ from slipway import __version__
 from slipway.client.answer import Answer
 from slipway.client.failures import Explained, error_of_answer, error_of_line
 from slipway.client.http import Message
+from slipway.client.light_httpx import prepare_httpx
 from slipway.core.errors import ToolError, UsageError
 from slipway.core.i18n import tr
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 _CONNECT_TIMEOUT_S = 5.0
+_PROBE_TIMEOUT_S = 10.0
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -37,6 +39,7 @@ class DaemonClient:
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 1200.0) -> None:
+        prepare_httpx()
         import httpx
 
         self.url = url.rstrip("/")
@@ -58,11 +61,13 @@ class DaemonClient:
             timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S),
             # a proxy of the environment cannot reach this machine's own servers
             trust_env=not self.is_local,
+            verify=address.scheme == "https",  # else certificates are read for nothing
         )
 
     def version(self) -> str:
-        """The server's version."""
-        return str(self._json("GET", "/api/version").get("version", ""))
+        """The server's version; asked for to see whether it is there, so it may not take long."""
+        answer = self._json("GET", "/api/version", timeout_s=_PROBE_TIMEOUT_S)
+        return str(answer.get("version", ""))
 
     def models(self) -> list[dict[str, Any]]:
         """The stored models, as /api/tags tells them, newest first."""
@@ -189,10 +194,15 @@ class DaemonClient:
         self.close()
 
     def _json(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
     ) -> dict[str, Any]:
+        extra: dict[str, Any] = {} if timeout_s is None else {"timeout": timeout_s}
         with Explained(self.url):
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(method, path, json=body, **extra)
         if response.status_code != 200:
             raise error_of_answer(response)
         return self._object(response.content) if response.content else {}
