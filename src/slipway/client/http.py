@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, Self, TypedDict
 
 from slipway import __version__
 from slipway.core.errors import (
@@ -28,10 +28,14 @@ _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Message(TypedDict):
-    """One turn of a conversation; `role` is system, user or assistant."""
+    """One turn of a conversation; `role` is system, user or assistant.
+
+    `images` are pictures in base64, for the daemon's own protocol only.
+    """
 
     role: str
     content: str
+    images: NotRequired[list[str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from tests.export.conftest import shared_tools  # noqa: F401  # fixture
 
 from slipway.core.paths import Home
 from slipway.export.toolchain import Toolchain
-from slipway.store import create_model
+from slipway.store import ModelName, create_model, resolve_model
+from slipway.store.manifests import PROJECTOR, Layer, ManifestStore
 from slipway.testing.gguf import write_gguf
 
 
@@ -48,6 +49,17 @@ def thinker(home: Home, tmp_path: Path) -> str:
     template = "{% for m in messages %}{{ m.content }}{% endfor %}<think></think>"
     gguf = write_gguf(tmp_path / "t.gguf", extra={"tokenizer.chat_template": template})
     return create_model("thinker", f"FROM {gguf}", home=home).name.display
+
+
+@pytest.fixture
+def seer(shop: str, home: Home, tmp_path: Path) -> str:  # noqa: F811
+    """A model with a projector, so that it takes pictures."""
+    model = resolve_model(shop, home=home)
+    store = ManifestStore(home.models)
+    with store.blobs.lock(exclusive=False):
+        blob = store.blobs.put_file(write_gguf(tmp_path / "p.gguf", architecture="clip"))
+    layers = [*model.layers, Layer(PROJECTOR, blob.digest, blob.size)]
+    return store.write(ModelName.parse("seer"), model.config, layers).name.display
 
 
 @dataclass

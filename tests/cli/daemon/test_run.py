@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from tests.api.conftest import RunningDaemon
 
 from slipway.cli.connect import addresses
 from slipway.cli.main import main
+from slipway.cli.talk.images import take_images
 from slipway.core.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_UNREACHABLE, EXIT_USAGE
 from slipway.core.paths import Home
 from slipway.core.process import free_port
@@ -212,3 +214,39 @@ def test_thoughts_do_not_stand_among_the_answer_in_a_pipe(
     assert "let me" not in slipway("run", "thinker", "--hidethinking", "/think").stderr
     answer = json.loads(slipway("run", "thinker", "/think", "--json").stdout)
     assert (answer["thinking"], answer["content"]) == ("let me see", "echo: /think")
+
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M8AAwUBAZ6W3e8A"
+)
+
+
+def test_pictures_reach_a_model_that_sees(
+    here: RunningDaemon, seer: str, shop: str, tmp_path: Path
+) -> None:
+    picture = tmp_path / "my photo.png"
+    picture.write_bytes(PNG)
+    data = base64.b64encode(PNG).decode()
+    done = slipway("run", seer, f'what is on "{picture}" here?')
+    assert data in done.stdout and "added the picture" in done.stderr
+    assert "photo" not in done.stdout and "what is on" in done.stdout
+    assert data in slipway("run", seer, "what?", "--image", str(picture)).stdout
+    # nothing is taken for a picture that is none, or by a model that cannot see
+    assert slipway("run", seer, "where is /nowhere/x.png").stdout.endswith("/nowhere/x.png\n")
+    assert str(picture).split()[0] in slipway("run", shop, f"name {picture}").stdout
+    assert slipway("run", shop, "what?", "--image", str(picture)).returncode == EXIT_USAGE
+    missing = slipway("run", seer, "what?", "--image", str(tmp_path / "no.png"))
+    assert missing.returncode == EXIT_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [("see ./a.png", "see"), ("'b c.JPG' and /x", "and /x"), ("a.png alone", "a.png alone")],
+)
+def test_only_paths_are_taken_out_of_a_message(
+    text: str, rest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b c.JPG"):
+        (tmp_path / name).write_bytes(PNG)
+    assert take_images(text)[0] == rest

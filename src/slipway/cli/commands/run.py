@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,6 +56,13 @@ class _RunCommand(click.Command):
     "format_text",
     metavar="json|SCHEMA|FILE",
     help=str(tr("Answer in JSON: any, or what matches a JSON schema.")),
+)
+@click.option(
+    "--image",
+    "pictures",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=str(tr("A picture for a model that sees; several times for more.")),
 )
 @click.option(
     "--think",
@@ -110,6 +118,7 @@ def run(name: str, prompt: tuple[str, ...], url: str | None, as_json: bool, **gi
 
 
 def _settings(given: dict[str, Any], *, dialogue: bool) -> dict[str, Any]:
+    from slipway.cli.talk.images import read_image
     from slipway.cli.talk.values import read_format, read_options, read_think
 
     return {
@@ -118,6 +127,7 @@ def _settings(given: dict[str, Any], *, dialogue: bool) -> dict[str, Any]:
         "format": read_format(given["format_text"]) if given["format_text"] else None,
         "think": read_think(given["think"]) if given["think"] else None,
         "keep_alive": given["keepalive"],
+        "images": [read_image(path) for path in given["pictures"]],
         "truncate": dialogue if given["truncate"] is None else given["truncate"],
     }
 

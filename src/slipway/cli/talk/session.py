@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from slipway.cli.output import note
+from slipway.cli.talk.images import read_image, take_images
 from slipway.cli.talk.values import Format
 from slipway.client import Answer, DaemonClient, Message, Piece
 from slipway.core.errors import NotFoundError, SlipwayError, nearest
@@ -26,6 +28,7 @@ class Session:
         keep_alive: how long the model stays loaded after an answer.
         truncate: whether the oldest turns may be left out when they no longer fit.
         turns: messages of both sides.
+        images: pictures in base64 that go with the next message.
     """
 
     daemon: DaemonClient
@@ -38,6 +41,7 @@ class Session:
     keep_alive: str | None = None
     truncate: bool = False
     turns: list[Message] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
 
     def begin(self, model: str) -> None:
         """Turn to a model; the conversation begins anew.
@@ -63,14 +67,15 @@ class Session:
     def ask(self, text: str, on_piece: Callable[[Piece], None]) -> Answer:
         """Send a message and hand over the answer piece by piece.
 
-        The turn joins the conversation when the answer is complete, or with what had come when it
-        was interrupted after its first piece.
+        A model that sees gets the pictures whose paths stand in the message. The turn joins the
+        conversation when the answer is complete, or with what had come when it was interrupted
+        after its first piece.
 
         Raises:
             SlipwayError: see `DaemonClient`; the conversation is as before.
             KeyboardInterrupt: the user stopped the answer.
         """
-        asked: Message = {"role": "user", "content": text}
+        asked = self._message(text)
         answer = self.daemon.chat(
             self.model,
             [*self._opening(), *self.turns, asked],
@@ -85,12 +90,27 @@ class Session:
                 on_piece(piece)
         except KeyboardInterrupt:
             if answer.text:
-                self.turns += [asked, {"role": "assistant", "content": answer.text}]
+                self._said(asked, answer)
             raise
         finally:
             answer.close()
-        self.turns += [asked, {"role": "assistant", "content": answer.text}]
+        self._said(asked, answer)
         return answer
+
+    def _said(self, asked: Message, answer: Answer) -> None:
+        self.turns += [asked, {"role": "assistant", "content": answer.text}]
+        self.images.clear()
+
+    def _message(self, text: str) -> Message:
+        images = [*self.images]
+        if self.can("vision"):
+            text, paths = take_images(text)
+            for path in paths:
+                images.append(read_image(path))
+                note(tr("added the picture {path}", path=str(path)))
+        if images:
+            return {"role": "user", "content": text, "images": images}
+        return {"role": "user", "content": text}
 
     def _opening(self) -> list[Message]:
         return [{"role": "system", "content": self.system}] if self.system else []
