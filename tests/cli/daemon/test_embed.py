@@ -193,6 +193,19 @@ class TestCommand:
         assert found["embeddings"][0] == pytest.approx(lines[0], abs=1e-6)
         assert found["hits"][0]["text"] == "two" and found["hits"][0]["score"] == pytest.approx(1)
 
+    def test_thousands_of_lines_and_one_that_is_too_long(
+        self, here: RunningDaemon, embedder: str, tmp_path: Path, capsys: Capture
+    ) -> None:
+        lines = [f"line {n}" for n in range(2100)]
+        (tmp_path / "t.txt").write_text("\n".join(lines))
+        ask = ["embed", "--file", str(tmp_path / "t.txt"), "--json"]
+        assert main(ask) == 0
+        assert len(json.loads(capsys.readouterr().out)["embeddings"]) == 2100
+        lines[69] = "word " * 30
+        (tmp_path / "t.txt").write_text("\n".join(lines))
+        assert main(ask) == EXIT_USAGE
+        assert "text 70:" in capsys.readouterr().err
+
     def test_a_folder_is_searched_and_the_second_run_embeds_nothing(
         self, here: RunningDaemon, embedder: str, folder: Path, home: Home, capsys: Capture
     ) -> None:

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.api.conftest import RunningDaemon
+from tests.api.conftest import RunningDaemon, StartDaemon
+from tests.pseudo_terminal import Terminal
 
 from slipway.cli.connect import addresses
 from slipway.cli.main import main
 from slipway.cli.talk.images import take_images
-from slipway.core.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_UNREACHABLE, EXIT_USAGE
+from slipway.core.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_FOUND,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+)
 from slipway.core.paths import Home
 from slipway.core.process import free_port
 from slipway.testing.fake_upstream import FakeUpstream
@@ -143,6 +150,21 @@ class TestOnce:
         done = slipway("run", shop, "/die")
         assert done.stdout == "I am\n" and done.returncode == EXIT_FAILED
         assert "Traceback" not in done.stderr and "error:" in done.stderr
+
+
+def test_ctrl_c_ends_a_single_answer_and_the_models_work_on_it(
+    start_daemon: StartDaemon, shop: str
+) -> None:
+    daemon = start_daemon("--tokens-per-second", "20")
+    with Terminal(["run", shop, "/count 2000"], env={"OLLAMA_HOST": daemon.url}) as terminal:
+        terminal.wait_for("w2 ")
+        terminal.type("\x03")
+        assert terminal.end() == EXIT_INTERRUPTED
+        assert "Traceback" not in terminal.output
+    deadline = time.monotonic() + 2
+    while daemon.residents()[0].leases:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_given_address_is_never_started(capsys: Capture, home: Home) -> None:

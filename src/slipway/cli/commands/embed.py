@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slipway.client import DaemonClient
 
 _SHOWN = 160
+_BATCH = 64
 
 
 @click.command(
@@ -95,7 +96,7 @@ def _texts(
 ) -> None:
     from slipway.cli.output import print_json, print_table
 
-    vectors = daemon.embed(model, [given["text_prefix"] + text for text in texts]) if texts else []
+    vectors = _vectors(daemon, model, texts, given["text_prefix"])
     queries = _query_vectors(daemon, model, given)
     hits = []
     for query, vector in zip(given["queries"], queries, strict=True):
@@ -110,6 +111,37 @@ def _texts(
     else:
         for vector in vectors:
             sys.stdout.write("[" + ",".join(f"{x:.8g}" for x in vector) + "]\n")
+
+
+def _vectors(
+    daemon: DaemonClient, model: str, texts: tuple[str, ...], prefix: str
+) -> list[list[float]]:
+    """A vector for each text.
+
+    Raises:
+        UsageError: a text is too long for the model; the message tells which.
+    """
+    from slipway.core.errors import SlipwayError, UsageError
+
+    vectors: list[list[float]] = []
+    for start in range(0, len(texts), _BATCH):
+        batch = [prefix + text for text in texts[start : start + _BATCH]]
+        try:
+            vectors += daemon.embed(model, batch)
+            continue
+        except SlipwayError as error:
+            if error.code != "engine.context_overflow":
+                raise
+        for number, text in enumerate(batch, start + 1):  # the one that is too long is among them
+            try:
+                vectors += daemon.embed(model, [text])
+            except UsageError as error:
+                raise UsageError(
+                    error.code,
+                    tr("text {number}: {reason}", number=number, reason=error.message),
+                    tr("make it shorter, or put it in a file of a `--folder`, where it is cut"),
+                ) from error
+    return vectors
 
 
 def _query_vectors(daemon: DaemonClient, model: str, given: dict[str, Any]) -> list[list[float]]:
