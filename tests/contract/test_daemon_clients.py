@@ -102,7 +102,12 @@ def test_the_ollama_client_lists_chats_streams_and_embeds(served: Served) -> Non
         with pytest.raises(ollama.ResponseError) as caught:
             client.chat("nope", messages=messages)
         assert caught.value.status_code == 404
-        client.delete(MODEL)
+        assert client.copy(MODEL, "second").status == "success"
+        assert {m.digest for m in client.list().models} == {client.list().models[0].digest}
+        with pytest.raises(ollama.ResponseError, match="'third' not found"):
+            client.copy("third", "fourth")
+        for name in (MODEL, "second"):
+            client.delete(name)
         assert client.list().models == []
     finally:
         client._client.close()
