@@ -18,6 +18,8 @@ from slipway.api import (
     embeddings,
     generate,
     ollama,
+    ollama_blobs,
+    ollama_create,
     ollama_models,
     openai,
     openai_models,
@@ -36,6 +38,13 @@ from slipway.core.paths import Home
 from slipway.engine.providers import Provider
 from slipway.engine.settings import EngineSettings
 from slipway.engine.table import BusyError
+
+_ACCOUNTS = (
+    "/api/me",
+    "/api/signout",
+    "/api/user/keys/{key:path}",
+    "/api/experimental/{name:path}",
+)
 
 logger = logging.getLogger("slipway.api")
 
@@ -85,6 +94,13 @@ def _routes() -> list[Route]:
         Route("/api/tags", ollama_models.tags),
         Route("/api/ps", ollama_models.ps),
         Route("/api/queue", queue.queue),
+        Route("/api/create", ollama_create.create, methods=["POST"]),
+        Route("/api/blobs/{digest}", ollama_blobs.blob, methods=["HEAD", "POST"]),
+        Route("/api/status", ollama_create.status),
+        *(
+            Route(path, ollama_create.refused, methods=["POST", "GET", "DELETE"])
+            for path in _ACCOUNTS
+        ),
         Route("/api/show", ollama_models.show, methods=["POST"]),
         Route("/api/copy", ollama_models.copy, methods=["POST"]),
         Route("/api/delete", ollama_models.delete, methods=["DELETE"]),

@@ -93,6 +93,37 @@ class LegacyEmbedBody(_Body):
     options: dict[str, Any] | None = None
 
 
+class CreateBody(_Body):
+    """POST /api/create; `name` and `quantization` are the older names of two fields."""
+
+    model: str = ""
+    name: str = ""
+    stream: bool = True
+    from_: str = Field(default="", alias="from")
+    files: dict[str, str] = Field(default_factory=dict)
+    adapters: dict[str, str] = Field(default_factory=dict)
+    template: str | None = None
+    license: str | list[str] = Field(default_factory=list)
+    system: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    messages: list[Message] = Field(default_factory=list)
+    quantize: str = ""
+    quantization: str = ""
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+
+    @property
+    def wanted(self) -> str:
+        """The name that was given."""
+        return self.model or self.name
+
+    @property
+    def wanted_type(self) -> str:
+        """The type to quantise to, or empty."""
+        return (self.quantize or self.quantization).upper()
+
+
 class TokenizeBody(_Body):
     """POST /api/tokenize; the names of llama-server's fields."""
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slipway.core.errors import InputError, from_os_error
 from slipway.core.files import fsync_dir, sha256_file
@@ -75,6 +76,8 @@ class BlobStore:
                 link may stand for a copy where the file system allows.
         """
         try:
+            if (stored := self.known(source)) is not None:
+                return stored
             if link:
                 blob = Blob("sha256:" + sha256_file(source), source.stat().st_size)
                 if self.has(blob) or self._link(source, blob):
@@ -82,6 +85,17 @@ class BlobStore:
             return self._copy(source)
         except OSError as error:
             raise from_os_error(error, source) from error
+
+    def receiver(self, digest: str, most_bytes: int) -> BlobReceiver:
+        """Takes a blob's bytes piece by piece; see `BlobReceiver`."""
+        return BlobReceiver(self, digest, most_bytes)
+
+    def known(self, path: Path) -> Blob | None:
+        """The blob that a path is, when it lies in this store; else None."""
+        digest = path.name.replace("-", ":", 1)
+        if path.parent != self.folder or not _DIGEST.fullmatch(digest) or not path.is_file():
+            return None
+        return Blob(digest, path.stat().st_size)
 
     def remove(self, digest: str) -> int:
         """Delete a blob and return the bytes that were freed."""
@@ -168,6 +182,64 @@ class BlobStore:
                     path.unlink()
             except OSError:
                 continue  # another process swept it first
+
+
+class BlobReceiver:
+    """A blob on its way in: bytes are written and counted, and adopted when their digest is right.
+
+    Use as a context manager; without `finish` nothing is left.
+
+    Args:
+        digest: what it must be.
+        most_bytes: more are refused.
+    """
+
+    def __init__(self, store: BlobStore, digest: str, most_bytes: int) -> None:
+        store.path(digest)  # the grammar
+        self._store, self._digest, self._most = store, digest, most_bytes
+        self._sum, self._size = hashlib.sha256(), 0
+        self._context = store._temporary()
+
+    def __enter__(self) -> BlobReceiver:
+        self._handle, self._path = self._context.__enter__()
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self._context.__exit__(*problem)
+
+    def write(self, data: bytes) -> None:
+        """Take a piece.
+
+        Raises:
+            InputError: it becomes too large.
+        """
+        self._size += len(data)
+        if self._size > self._most:
+            raise InputError("store.blob_too_large", tr("the file is too large"))
+        self._sum.update(data)
+        self._handle.write(data)
+
+    def finish(self) -> Blob:
+        """Adopt the blob.
+
+        Raises:
+            InputError: the bytes have another digest.
+        """
+        found = "sha256:" + self._sum.hexdigest()
+        if found != self._digest:
+            raise InputError(
+                "store.digest_mismatch",
+                tr(
+                    'digest mismatch, expected "{want}", got "{found}"',
+                    want=self._digest,
+                    found=found,
+                ),
+            )
+        blob = Blob(found, self._size)
+        if not self._store.has(blob):
+            _settle(self._handle)
+            self._store._adopt(self._path, blob)
+        return blob
 
 
 def _settle(handle: tempfile._TemporaryFileWrapper[bytes]) -> None:

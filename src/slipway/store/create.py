@@ -67,16 +67,38 @@ def create_model(
         NotFoundError: the Modelfile or what FROM names does not exist.
         InputError: a bad Modelfile, GGUF or template; the message names file and line.
     """
-    target = ModelName.parse(name)
+    ModelName.parse(name)
     if isinstance(modelfile, Path):
         parsed, base = read_modelfile(modelfile), modelfile.parent
     else:
         parsed, base = parse_modelfile(modelfile), Path.cwd()
+    return create_parsed(name, parsed, base, home=home, lineage=lineage)
+
+
+def create_parsed(
+    name: str,
+    parsed: Modelfile,
+    base: Path,
+    *,
+    home: Home,
+    lineage: dict[str, Any] | None = None,
+) -> ModelManifest:
+    """As `create_model`, from a Modelfile that is parsed, or was never a file.
+
+    Args:
+        base: where relative paths start.
+    """
+    target = ModelName.parse(name)
     if parsed.template is not None:
         check_template(parsed.template, f"{parsed.source}:{parsed.template_line}")
     store = ManifestStore(home.models)
     with store.blobs.lock(exclusive=False):
         parts = _from(parsed, base, store)
+        if parsed.projector is not None:
+            parts.inherited = [x for x in parts.inherited if x.media_type != media.PROJECTOR]
+            blob = store.blobs.put_file(parsed.projector)
+            parts.inherited.append(Layer(media.PROJECTOR, blob.digest, blob.size))
+        parts.details = {**parts.details, **parsed.accepted}
         if parsed.adapters:  # a card of the weights alone says nothing of the sum
             parts.inherited = [x for x in parts.inherited if x.media_type != media.QUALITY]
         parts.inherited += [

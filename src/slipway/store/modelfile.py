@@ -21,7 +21,9 @@ from slipway.core.i18n import Text, tr
 from slipway.store.parameters import PARAMETERS, parse_value
 
 DIRECTIVES = ("FROM", "ADAPTER", "PARAMETER", "TEMPLATE", "SYSTEM", "MESSAGE", "LICENSE")
-LATER = ("RENDERER", "PARSER", "REQUIRES", "DRAFT")
+ACCEPTED = ("RENDERER", "PARSER", "REQUIRES")
+"""Directives of Ollama that mean nothing here; they are kept, so that Ollama finds them again."""
+LATER = ("DRAFT",)
 ROLES = ("system", "user", "assistant")
 
 _WORD = re.compile(r"\S+")
@@ -40,7 +42,9 @@ class Modelfile:
         messages: MESSAGE lines as {"role", "content"}.
         licenses: LICENSE texts.
         adapters: what each ADAPTER names, as written, and its line.
-        warnings: options that have no effect any more.
+        accepted: what RENDERER, PARSER and REQUIRES say.
+        projector: a GGUF that goes with the model, given by programs (no directive).
+        warnings: options and directives that have no effect.
         source: the file's path, or "Modelfile" for text.
     """
 
@@ -53,6 +57,8 @@ class Modelfile:
     messages: tuple[dict[str, str], ...] = ()
     licenses: tuple[str, ...] = ()
     adapters: tuple[tuple[str, int], ...] = ()
+    accepted: dict[str, str] = field(default_factory=dict)
+    projector: Path | None = None
     warnings: tuple[Text, ...] = ()
     source: str = "Modelfile"
 
@@ -71,6 +77,7 @@ class _Draft:
     messages: list[dict[str, str]] = field(default_factory=list)
     licenses: list[str] = field(default_factory=list)
     adapters: list[tuple[str, int]] = field(default_factory=list)
+    accepted: dict[str, str] = field(default_factory=dict)
     warnings: list[Text] = field(default_factory=list)
 
 
@@ -121,7 +128,7 @@ def parse_modelfile(text: str, *, source: str = "Modelfile") -> Modelfile:
             continue
         word, _, rest = line.partition(" ") if " " in line else line.partition("\t")
         directive = word.upper()
-        if directive not in DIRECTIVES:
+        if directive not in (*DIRECTIVES, *ACCEPTED):
             _unknown_directive(source, number, word)
         key = ""
         if directive in ("PARAMETER", "MESSAGE"):
@@ -144,6 +151,7 @@ def parse_modelfile(text: str, *, source: str = "Modelfile") -> Modelfile:
         messages=tuple(draft.messages),
         licenses=tuple(draft.licenses),
         adapters=tuple(draft.adapters),
+        accepted=draft.accepted,
         warnings=tuple(draft.warnings),
         source=source,
     )
@@ -193,6 +201,15 @@ def _apply(draft: _Draft, directive: str, key: str, value: str, number: int) -> 
             draft.messages.append({"role": key.lower(), "content": value})
         case "LICENSE":
             draft.licenses.append(value)
+        case _:
+            draft.accepted[directive.lower()] = value
+            draft.warnings.append(
+                tr(
+                    "{where}: {directive} has no effect here",
+                    where=f"{draft.source}:{number}",
+                    directive=directive,
+                )
+            )
 
 
 def _parameter(draft: _Draft, key: str, value: str, number: int) -> None:
