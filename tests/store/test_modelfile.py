@@ -47,7 +47,7 @@ def test_every_directive_is_read_whatever_its_case() -> None:
         ('FROM x\n\nSYSTEM """open', 3, "never closed", ""),
         ('FROM x\nSYSTEM """a""" b', 2, "text after the closing quotes", ""),
         ("FROM x\nMESSAGE robot hi", 2, "role must be one of", ""),
-        ("FROM x\nRENDERER a", 2, "not supported yet", ""),
+        ("FROM x\nDRAFT a", 2, "not supported yet", ""),
         ("FROM x\nADAPTER", 2, "ADAPTER has no value", ""),
         ("FROM x\nFROM y", 2, "only one FROM", ""),
         ("SYSTEM hi", 1, "no FROM", ""),
