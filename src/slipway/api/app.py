@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from slipway.api import (
+    anthropic,
     embeddings,
     generate,
     ollama,
@@ -111,6 +112,8 @@ def _routes() -> list[Route]:
         Route("/v1/chat/completions", openai.chat_completions, methods=["POST"]),
         Route("/v1/completions", openai.completions, methods=["POST"]),
         Route("/v1/embeddings", embeddings.openai_embeddings, methods=["POST"]),
+        Route("/v1/messages", anthropic.messages, methods=["POST"]),
+        Route("/v1/messages/count_tokens", anthropic.count_tokens, methods=["POST"]),
         Route("/v1/models", openai_models.models),
         Route("/v1/models/{model:path}", openai_models.model),
         *(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from slipway.api.context import current
 from slipway.core.errors import SlipwayError
 
 CLIENT_CLOSED = 499
@@ -44,6 +45,18 @@ def openai_error(error: SlipwayError, *, param: str | None = None) -> dict[str, 
     return {"error": body}
 
 
+def anthropic_error(error: SlipwayError, request_id: str = "") -> dict[str, Any]:
+    """`{"type": "error", "error": {type, message}}` as Anthropic's clients read it."""
+    status = error.http_status
+    kind = "overloaded_error" if status == 503 else _OPENAI_TYPES.get(status, "api_error")
+    inner: dict[str, Any] = {"type": kind, "message": error.message_en, "code": error.code}
+    if error.hint_en:
+        inner["hint"] = error.hint_en
+    return {"type": "error", "error": inner, "request_id": request_id}
+
+
 def body_for(path: str, error: SlipwayError) -> dict[str, Any]:
     """The body in the shape of the face that `path` belongs to."""
+    if path.startswith("/v1/messages"):
+        return anthropic_error(error, current().id)
     return openai_error(error) if path.startswith("/v1") else ollama_error(error)
