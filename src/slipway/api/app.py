@@ -22,6 +22,7 @@ from slipway.api import (
     ollama_blobs,
     ollama_create,
     ollama_models,
+    ollama_registry,
     openai,
     openai_models,
     queue,
@@ -97,6 +98,8 @@ def _routes() -> list[Route]:
         Route("/api/queue", queue.queue),
         Route("/api/create", ollama_create.create, methods=["POST"]),
         Route("/api/blobs/{digest}", ollama_blobs.blob, methods=["HEAD", "POST"]),
+        Route("/api/pull", ollama_registry.pull, methods=["POST"]),
+        Route("/api/push", ollama_registry.push, methods=["POST"]),
         Route("/api/status", ollama_create.status),
         *(
             Route(path, ollama_create.refused, methods=["POST", "GET", "DELETE"])

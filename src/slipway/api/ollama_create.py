@@ -45,11 +45,12 @@ async def create(request: Request) -> Response:
     body = await read_body(request, CreateBody)
     lines = _create(daemon.home, body)
     if not body.stream:
-        return json_response(await until_gone(request, _last(lines)))
-    return StreamedResponse(_told(lines), NDJSON)
+        return json_response(await until_gone(request, last_line(lines)))
+    return StreamedResponse(told(lines), NDJSON)
 
 
-async def _last(lines: AsyncGenerator[Line, None]) -> Line:
+async def last_line(lines: AsyncGenerator[Line, None]) -> Line:
+    """The last line of some work, for those who do not want to see its progress."""
     last: Line = {}
     async with aclosing(lines):
         async for line in lines:
@@ -57,7 +58,7 @@ async def _last(lines: AsyncGenerator[Line, None]) -> Line:
     return last
 
 
-async def _told(lines: AsyncGenerator[Line, None]) -> AsyncGenerator[bytes, None]:
+async def told(lines: AsyncGenerator[Line, None]) -> AsyncGenerator[bytes, None]:
     """The lines; an error before the first is raised, a later one is a line."""
     begun = False
     async with aclosing(lines):

@@ -156,6 +156,20 @@ class NameBody(_Body):
         return self.model or self.name
 
 
+class TransferBody(_Body):
+    """POST /api/pull and /api/push: `model`, or the older `name`."""
+
+    model: str = ""
+    name: str = ""
+    insecure: bool = False
+    stream: bool = True
+
+    @property
+    def wanted(self) -> str:
+        """The name that was given."""
+        return self.model or self.name
+
+
 class CopyBody(_Body):
     """POST /api/copy."""
 

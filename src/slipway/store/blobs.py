@@ -45,10 +45,7 @@ class BlobStore:
         Raises:
             InputError: `digest` is not "sha256:" and 64 lower-case hex digits.
         """
-        if not _DIGEST.fullmatch(digest):
-            raise InputError(
-                "store.bad_digest", tr("`{digest}` is not a sha256 digest", digest=digest)
-            )
+        check_digest(digest)
         return self.folder / digest.replace(":", "-")
 
     def has(self, blob: Blob) -> bool:
@@ -85,6 +82,20 @@ class BlobStore:
             return self._copy(source)
         except OSError as error:
             raise from_os_error(error, source) from error
+
+    def take(self, source: Path, blob: Blob) -> str:
+        """Give a file of the blobs' folder its place when its digest is that of `blob`.
+
+        Returns:
+            the digest that was found; with another one nothing has changed.
+        """
+        try:
+            found = "sha256:" + sha256_file(source)
+            if found == blob.digest and source.stat().st_size == blob.size:
+                self._adopt(source, blob)
+        except OSError as error:
+            raise from_os_error(error, source) from error
+        return found
 
     def receiver(self, digest: str, most_bytes: int) -> BlobReceiver:
         """Takes a blob's bytes piece by piece; see `BlobReceiver`."""
@@ -182,6 +193,16 @@ class BlobStore:
                     path.unlink()
             except OSError:
                 continue  # another process swept it first
+
+
+def check_digest(digest: str) -> None:
+    """The grammar of digests, which makes them safe as file names.
+
+    Raises:
+        InputError: not "sha256:" and 64 lower-case hex digits.
+    """
+    if not _DIGEST.fullmatch(digest):
+        raise InputError("store.bad_digest", tr("`{digest}` is not a sha256 digest", digest=digest))
 
 
 class BlobReceiver:

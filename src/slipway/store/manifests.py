@@ -18,7 +18,7 @@ from typing import Any
 from slipway.core.errors import ConflictError, InputError, SlipwayError, from_os_error
 from slipway.core.files import write_bytes
 from slipway.core.i18n import tr
-from slipway.store.blobs import BlobStore
+from slipway.store.blobs import BlobStore, check_digest
 from slipway.store.names import ModelName
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
@@ -264,10 +264,7 @@ class ManifestStore:
             raise from_os_error(error, path) from error
         try:
             raw = json.loads(data)
-            config = _layer(raw["config"])
-            layers = tuple(_layer(layer) for layer in raw["layers"])
-            for layer in (config, *layers):
-                self.blobs.path(layer.digest)
+            config, layers = parse_manifest(raw)
         except (ValueError, KeyError, TypeError, SlipwayError) as error:
             raise InputError(
                 "store.bad_manifest",
@@ -315,6 +312,21 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     """What changes when a file is replaced."""
     found = path.stat()
     return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def parse_manifest(raw: dict[str, Any]) -> tuple[Layer, tuple[Layer, ...]]:
+    """The config and the layers of a manifest, digests and sizes checked.
+
+    Raises:
+        KeyError, TypeError, ValueError, InputError: it is not a manifest.
+    """
+    config = _layer(raw["config"])
+    layers = tuple(_layer(layer) for layer in raw["layers"])
+    for layer in (config, *layers):
+        check_digest(layer.digest)
+        if layer.size < 0:
+            raise ValueError(f"size {layer.size}")
+    return config, layers
 
 
 def _layer(raw: dict[str, Any]) -> Layer:
