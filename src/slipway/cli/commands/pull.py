@@ -1,9 +1,12 @@
-"""`slipway pull NAME`: a base model into the home."""
+"""`slipway pull NAME`: a base model into the home, or a model of a registry into the store."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,16 +17,34 @@ from slipway.core.i18n import tr
 @click.command(
     help=str(
         tr(
-            "Get a base model. NAME is `starter`, `starter-embed`, `ms://org/repo` (ModelScope), "
-            "`hf://org/repo` (Hugging Face), `org/repo`, or a local folder."
+            "Get a model. For a base model to train, NAME is `starter`, `starter-embed`, "
+            "`ms://org/repo` (ModelScope), `hf://org/repo` (Hugging Face), `org/repo`, or a local "
+            "folder. For a model to run, NAME is `model:tag`, `host/namespace/model:tag` or "
+            "`hf.co/user/repo:quant`."
         )
     )
 )
 @click.argument("name")
 @click.option("--offline", is_flag=True, help=str(tr("Never touch the network.")))
 @click.option("--verify", is_flag=True, help=str(tr("Digest every file of a model already there.")))
+@click.option(
+    "--insecure", is_flag=True, help=str(tr("Accept plain HTTP and unknown certificates."))
+)
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print one JSON document.")))
-def pull(name: str, offline: bool, verify: bool, as_json: bool) -> None:
+def pull(name: str, offline: bool, verify: bool, insecure: bool, as_json: bool) -> None:
+    if is_registry_name(name):
+        from slipway.core.errors import UsageError
+        from slipway.core.paths import Home
+        from slipway.store.registry import pull_model
+
+        if offline or verify:
+            raise UsageError(
+                "pull.options",
+                tr("`--offline` and `--verify` are for base models"),
+                tr("check stored models with `slipway store check`"),
+            )
+        transfer(pull_model(name, home=Home.current(), insecure=insecure), name, as_json)
+        return
     from slipway.core.manifest import read_manifest
     from slipway.core.paths import Home
     from slipway.store.pull import pull_base
@@ -59,6 +80,57 @@ def pull(name: str, offline: bool, verify: bool, as_json: bool) -> None:
     print(folder)
 
 
+def is_registry_name(name: str) -> bool:
+    """Whether a name is a registry's model rather than a base model.
+
+    `org/repo` without a tag is a hub's repository; a tag, a host or a single word, unless it looks
+    like a slip of the pen for a base model's name, means a registry.
+    """
+    from slipway.core.errors import nearest
+    from slipway.store.pull.wheels import WHEELS
+
+    if name.startswith((".", "/", "~")) or name in WHEELS or Path(name).is_dir():
+        return False
+    scheme, mark, rest = name.rpartition("://")
+    if mark and scheme not in ("hf", "ms"):
+        return True
+    if ":" in rest or rest.count("/") > 1:
+        return True
+    return not mark and "/" not in rest and not nearest(name, WHEELS)
+
+
+def transfer(lines: Iterator[dict[str, Any]], name: str, as_json: bool) -> None:
+    """Show a pull or push as it goes, and how it ended."""
+    from slipway.core.paths import Home
+    from slipway.store import resolve_model
+    from slipway.store.registry import registry_name
+
+    bar, shown = _Bar(), ""
+    try:
+        for line in lines:
+            if "total" not in line:
+                if not as_json:
+                    bar.line.done()
+                    output.note(line["status"])
+                continue
+            if shown != line["digest"]:
+                bar.line.done()
+                bar, shown = _Bar(head=line["status"] + "  "), line["digest"]
+            if "completed" in line:
+                bar.show(line["completed"], line["total"])
+    finally:
+        bar.line.done()
+    if as_json:
+        model = resolve_model(registry_name(name), home=Home.current())
+        output.print_json(
+            {
+                "name": model.name.display,
+                "digest": model.digest,
+                "size_bytes": model.size,
+            }
+        )
+
+
 @dataclass
 class _Bar:
     """Bytes, share, speed and time left on one line."""
@@ -66,6 +138,7 @@ class _Bar:
     line: output.LiveLine = field(default_factory=output.LiveLine)
     started: float = field(default_factory=time.monotonic)
     first: int | None = None
+    head: str = ""
 
     def show(self, done: int, total: int | None) -> None:
         if self.first is None:  # what an earlier pull left does not count as speed
@@ -83,4 +156,4 @@ class _Bar:
                 rate=output.size(rate),
                 left=left,
             )
-        self.line.show(text)
+        self.line.show(f"{self.head}{text}")

@@ -23,6 +23,7 @@ from slipway.core.paths import Home
 from slipway.core.web import AGENT
 from slipway.store.names import ModelName
 from slipway.store.registry.credentials import VARIABLE, credentials_for
+from slipway.store.registry.naming import registry_name
 from slipway.store.registry.rules import TransferRules
 
 _PAIR = re.compile(r'(\w+)="([^"]*)"')
@@ -41,6 +42,7 @@ class Registry:
     """
 
     def __init__(self, text: str, *, home: Home, insecure: bool, rules: TransferRules) -> None:
+        text = registry_name(text)
         self.name = ModelName.parse(text)
         self._insecure = insecure
         scheme = "http" if text.strip().lower().startswith("http://") else "https"
