@@ -58,6 +58,7 @@ COMMANDS: dict[str, tuple[str, Text]] = {
     "show": ("models:show", tr("Show a model's details.")),
     "cp": ("loaded:copy", tr("Give a model a second name.")),
     "rm": ("models:remove", tr("Remove a model from the store.")),
+    "store": ("store:store", tr("Check the model store, clear it up, import Ollama's models.")),
     "serve": ("serve:serve", tr("Run the model daemon (Ollama and OpenAI API).")),
     "run": ("run:run", tr("Talk to a model, once or in a dialogue.")),
     "compare": (

@@ -97,6 +97,16 @@ class BlobStore:
             raise from_os_error(error, source) from error
         return found
 
+    def link_or_copy(self, source: Path, blob: Blob) -> bool:
+        """Store a file whose digest is known; says whether a hard link was enough."""
+        try:
+            if self._link(source, blob):
+                return True
+            self._copy(source)
+        except OSError as error:
+            raise from_os_error(error, source) from error
+        return False
+
     def receiver(self, digest: str, most_bytes: int) -> BlobReceiver:
         """Takes a blob's bytes piece by piece; see `BlobReceiver`."""
         return BlobReceiver(self, digest, most_bytes)
