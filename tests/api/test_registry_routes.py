@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import ollama
 import pytest
+from tests.api.conftest import RunningDaemon
 
 from slipway.store.manifests import MODEL
 from slipway.testing.fake_registry import FakeRegistry, fake_registry
@@ -77,3 +79,21 @@ def test_a_client_that_leaves_ends_the_pull(http: httpx.Client, registry: FakeRe
     time.sleep(1)
     assert registry.sent - before < 20_000
     assert registry.sent < 150_000
+
+
+def test_the_official_client_pulls_and_pushes(
+    daemon: RunningDaemon, registry: FakeRegistry
+) -> None:
+    client = ollama.Client(host=daemon.url)
+    name = f"http://{registry.host}/team/new:q4"
+    lines = list(client.pull(name, insecure=True, stream=True))
+    assert lines[-1].status == "success"
+    assert any(line.total and line.completed == line.total for line in lines)
+    assert client.pull(name, insecure=True).status == "success"
+    with pytest.raises(ollama.ResponseError, match="file does not exist"):
+        client.pull(f"http://{registry.host}/team/none", insecure=True)
+    client.copy(f"{registry.host}/team/new:q4", f"{registry.host}/team/copy:q4")
+    told = client.push(f"http://{registry.host}/team/copy:q4", insecure=True, stream=True)
+    assert list(told)[-1].status == "success"
+    assert registry.manifests["team/copy:q4"] == registry.manifests["team/new:q4"]
+    client._client.close()

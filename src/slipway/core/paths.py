@@ -41,8 +41,9 @@ class Home:
 
     @property
     def models(self) -> Path:
-        """The model store: `manifests/` and `blobs/` laid out as Ollama's."""
-        return self.root / "models"
+        """The model store, laid out as Ollama's; SLIPWAY_MODELS may name Ollama's own."""
+        value = os.environ.get("SLIPWAY_MODELS", "")
+        return Path(value).expanduser().resolve() if value else self.root / "models"
 
     @property
     def toolchains(self) -> Path:

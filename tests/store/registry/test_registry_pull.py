@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from slipway.core.errors import (
     UsageError,
 )
 from slipway.core.paths import Home
-from slipway.store import list_models, resolve_model, verify_model
+from slipway.store import list_models, remove_model, resolve_model, verify_model
 from slipway.store.manifests import MODEL, SYSTEM, ManifestStore
 from slipway.store.registry import TransferRules, pull_model
 from slipway.testing.fake_registry import FakeRegistry, digest_of, fake_registry
@@ -268,3 +269,37 @@ def test_a_pull_killed_at_any_time_leaves_no_name_and_goes_on(
     # what a kill costs is at most what had not been noted and what was on its way
     assert registry.sent < 2 * len(weights)
     assert not list(ManifestStore(home.models).blobs.folder.glob("*partial*"))
+
+
+def test_several_pulls_of_one_model_at_once_fetch_it_once(
+    registry: FakeRegistry, home: Home
+) -> None:
+    registry.bytes_per_s = 300_000
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: pull(registry, home)[-1], range(4)))
+    assert results == [{"status": "success"}] * 4
+    assert registry.sent < len(WEIGHTS) + 1000
+    assert not list(ManifestStore(home.models).blobs.folder.glob("*partial*"))
+
+
+def test_a_removal_during_a_pull_costs_a_blob_and_never_the_name(
+    registry: FakeRegistry, home: Home
+) -> None:
+    pull(registry, home)
+    shared = f"{registry.host}/team/shop:q4"
+    registry.add("team/two:q4", {MODEL: WEIGHTS, SYSTEM: b"Another."})
+    url = f"http://{registry.host}/team/two:q4"
+    for line in pull_model(url, home=home, insecure=True, rules=SMALL):
+        if line["status"] == "verifying sha256 digest" and list_models(home):
+            remove_model(shared, home=home)  # the weights were found here a moment ago
+    model = resolve_model(f"{registry.host}/team/two:q4", home=home)
+    assert verify_model(str(model.name), home=home) == []
+
+
+def test_the_store_may_lie_elsewhere(
+    registry: FakeRegistry, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIPWAY_MODELS", str(tmp_path / "ollama"))
+    pull(registry, home)
+    assert (tmp_path / "ollama" / "manifests" / registry.host / "team/shop/q4").is_file()
+    assert not home.root.exists()

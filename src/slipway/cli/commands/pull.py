@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from slipway.cli import output
-from slipway.core.i18n import tr
+from slipway.core.i18n import Text, tr
 
 
 @click.command(
@@ -105,21 +105,27 @@ def transfer(lines: Iterator[dict[str, Any]], name: str, as_json: bool) -> None:
     from slipway.store import resolve_model
     from slipway.store.registry import registry_name
 
-    bar, shown = _Bar(), ""
+    bar: _Bar | None = None
+    shown: dict[str, Any] = {}
+    words = _words()
     try:
         for line in lines:
+            if bar and line.get("digest") != shown.get("digest"):
+                bar.line.done(f"{bar.head}{output.size(shown['total'])}")
+                bar = None
+            status, _, short = line["status"].rpartition(" ")
             if "total" not in line:
                 if not as_json:
-                    bar.line.done()
-                    output.note(line["status"])
+                    output.note(words.get(line["status"], line["status"]))
                 continue
-            if shown != line["digest"]:
-                bar.line.done()
-                bar, shown = _Bar(head=line["status"] + "  "), line["digest"]
+            if bar is None:
+                bar = _Bar(head=f"{words.get(status, status)} {short}  ")
+            shown = line
             if "completed" in line:
                 bar.show(line["completed"], line["total"])
     finally:
-        bar.line.done()
+        if bar:
+            bar.line.done()
     if as_json:
         model = resolve_model(registry_name(name), home=Home.current())
         output.print_json(
@@ -129,6 +135,20 @@ def transfer(lines: Iterator[dict[str, Any]], name: str, as_json: bool) -> None:
                 "size_bytes": model.size,
             }
         )
+
+
+def _words() -> dict[str, Text]:
+    """The lines of transfers, which are Ollama's, in the reader's language."""
+    return {
+        "pulling manifest": tr("pulling manifest"),
+        "pulling": tr("pulling"),
+        "verifying sha256 digest": tr("verifying sha256 digest"),
+        "writing manifest": tr("writing manifest"),
+        "retrieving manifest": tr("retrieving manifest"),
+        "pushing": tr("pushing"),
+        "pushing manifest": tr("pushing manifest"),
+        "success": tr("success"),
+    }
 
 
 @dataclass
