@@ -176,3 +176,16 @@ def test_a_long_talk_is_cut_by_whole_turns_and_told_with_the_engines_own_numbers
     found = re.search(r"has (\d+) tokens", refused.json()["error"])
     assert found and got["prompt_eval_count"] + cut["tokens"] == int(found[1])
     assert got["prompt_eval_count"] <= 236
+
+
+def test_texts_embedded_together_are_as_each_alone(url: str) -> None:
+    texts = ["where is my parcel", "can i return the lamp", "thank you", "yes, you can"]
+
+    def embedded(given: list[str]) -> list[list[float]]:
+        answer = httpx.post(f"{url}/api/embed", json={"model": "plain", "input": given}, timeout=60)
+        found: list[list[float]] = answer.json()["embeddings"]
+        return found
+
+    alone = [embedded([text])[0] for text in texts]
+    for one, other in zip(embedded(texts), alone, strict=True):
+        assert sum(a * b for a, b in zip(one, other, strict=True)) > 0.9999

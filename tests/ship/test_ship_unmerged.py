@@ -99,4 +99,5 @@ def test_both_providers_are_given_the_adapters(tmp_path: Path) -> None:
     line = flags(spec, 9000)
     assert line.count("--lora") == 2
     assert parse(line).adapters == list(adapters)
-    assert spec.key != LoadSpec(tmp_path / "m", None, "generate", 128, 1).key
+    bare = LoadSpec(tmp_path / "m", None, "generate", 128, 1)
+    assert spec.satisfies(bare) and not bare.satisfies(spec)

@@ -77,7 +77,9 @@ def flags(spec: LoadSpec, port: int) -> list[str]:
     """
     line = ["-m", str(spec.gguf), "--host", "127.0.0.1", "--port", str(port)]
     line += ["-c", str(spec.num_ctx * spec.slots), "-np", str(spec.slots)]
-    line += ["--no-kv-unified", "--no-ui", "--offline", "--metrics"]
+    # With a split cache llama.cpp pools several texts of a causal model wrongly (cosine 0.8).
+    line += ["--kv-unified" if spec.mode == "embed" else "--no-kv-unified"]
+    line += ["--no-ui", "--offline", "--metrics"]
     if spec.mode == "embed":
         # An embedding is one pass over the whole input, so a batch must hold all of it.
         line += ["--embedding", "-b", str(spec.num_ctx), "-ub", str(spec.num_ctx)]
