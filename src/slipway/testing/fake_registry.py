@@ -39,9 +39,11 @@ class FakeRegistry:
         user, password: for "basic", and at the token's place for "bearer".
         token: what "bearer" requests must carry.
         realm: where the challenge sends for a token; empty is this server.
-        faults: statuses that the next requests for a blob's content are answered with.
+        faults: statuses that the next requests are answered with.
         cut_after: bytes after which answers with content break off, as long as `cuts` is not 0.
         cuts: how many answers still break off.
+        storage: another server, "host:port", to which requests for blobs are redirected.
+        gets_only: HEAD of a blob is refused, as storages with signed addresses do.
         spoiled: digests whose first byte arrives wrong.
         ranges: whether Range is understood.
         bytes_per_s: speed of one answer; 0 is as fast as it goes.
@@ -61,6 +63,8 @@ class FakeRegistry:
     faults: list[int] = field(default_factory=list)
     cut_after: int = 0
     cuts: int = 0
+    storage: str = ""
+    gets_only: bool = False
     spoiled: set[str] = field(default_factory=set)
     ranges: bool = True
     bytes_per_s: int = 0
@@ -133,6 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if not self._let_in():
             return
+        if registry.faults:
+            self._answer(registry.faults.pop(0), b"{}", {"Retry-After": "0"})
+            return
         found = _PATH.fullmatch(path)
         if not found:
             self._answer(404)
@@ -185,11 +192,12 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._answer(404)
             return
-        if self.command == "HEAD":
-            self._answer(200, data)
+        if registry.storage:
+            place = f"http://{registry.storage}{self.path}"
+            self._answer(307, b"", {"Location": place})
             return
-        if registry.faults:
-            self._answer(registry.faults.pop(0), b"{}", {"Retry-After": "0"})
+        if self.command == "HEAD":
+            self._answer(403 if registry.gets_only else 200, data)
             return
         if digest in registry.spoiled:
             data = bytes([data[0] ^ 1]) + data[1:]

@@ -25,7 +25,7 @@ from slipway.core.errors import (
 from slipway.core.paths import Home
 from slipway.store import list_models, remove_model, resolve_model, verify_model
 from slipway.store.manifests import MODEL, SYSTEM, ManifestStore
-from slipway.store.registry import TransferRules, pull_model
+from slipway.store.registry import TransferRules, pull_model, registry_name
 from slipway.testing.fake_registry import FakeRegistry, digest_of, fake_registry
 
 WEIGHTS = random.Random(7).randbytes(300_000)
@@ -94,12 +94,12 @@ def test_a_second_pull_fetches_only_the_manifest(registry: FakeRegistry, home: H
     assert [path for _, path, _ in registry.asked] == ["/v2/team/shop/manifests/q4"]
 
 
-@pytest.mark.parametrize("faults", [[429, 500], [503]])
+@pytest.mark.parametrize("faults", [[429], [429, 500, 503], [500] * 5])
 def test_busy_answers_are_asked_again(
     registry: FakeRegistry, home: Home, faults: list[int]
 ) -> None:
-    registry.faults = faults
-    pull(registry, home)
+    registry.faults = list(faults)
+    assert pull(registry, home)[-1] == {"status": "success"}
     assert registry.faults == []
 
 
@@ -130,9 +130,12 @@ def test_wrong_bytes_never_get_the_name_and_are_fetched_again(
 def test_a_registry_that_always_fails_is_given_up_and_leaves_no_name(
     registry: FakeRegistry, home: Home
 ) -> None:
-    registry.faults = [500] * 100
+    url = f"http://{registry.host}/team/shop:q4"
+    steps = pull_model(url, home=home, insecure=True, rules=SMALL)
     with pytest.raises(UnreachableError, match="500"):
-        pull(registry, home)
+        for line in steps:
+            if "total" in line:  # the manifest has come
+                registry.faults = [500] * 1000
     assert nothing_is_named(home)
 
 
@@ -303,3 +306,28 @@ def test_the_store_may_lie_elsewhere(
     pull(registry, home)
     assert (tmp_path / "ollama" / "manifests" / registry.host / "team/shop/q4").is_file()
     assert not home.root.exists()
+
+
+def test_blobs_from_another_host_are_fetched_without_our_secret(
+    registry: FakeRegistry, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_registry() as storage:
+        storage.blobs, storage.gets_only = registry.blobs, True
+        registry.storage, registry.auth = storage.host, "basic"
+        login(registry, monkeypatch, user=registry.user, password=registry.password)
+        assert pull(registry, home)[-1] == {"status": "success"}
+        assert storage.sent >= len(WEIGHTS)
+        assert storage.authorizations == []
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [("hf.co/team/shop:q4", "SLIPWAY_HF_ENDPOINT"), ("ms://team/shop:q4", "SLIPWAY_MS_ENDPOINT")],
+)
+def test_hubs_are_asked_in_the_registry_protocol_at_their_mirror(
+    registry: FakeRegistry, home: Home, monkeypatch: pytest.MonkeyPatch, name: str, variable: str
+) -> None:
+    monkeypatch.setenv(variable, f"http://{registry.host}")
+    lines = list(pull_model(name, home=home, insecure=True, rules=SMALL))
+    assert lines[-1] == {"status": "success"}
+    assert resolve_model(registry_name(name), home=home).gguf_path.read_bytes() == WEIGHTS

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 
-from slipway.core.errors import InputError, NotFoundError, ResourceError, SlipwayError
+from slipway.core.errors import AuthError, InputError, NotFoundError, ResourceError, SlipwayError
 from slipway.core.files import write_bytes
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
@@ -14,7 +14,7 @@ from slipway.store.blobs import Blob
 from slipway.store.manifests import MANIFEST_TYPE, Layer, ManifestStore, parse_manifest
 from slipway.store.registry.parts import PartedDownload
 from slipway.store.registry.rules import Line, TransferRules
-from slipway.store.registry.transport import Registry
+from slipway.store.registry.transport import Registry, again
 
 
 def pull_model(
@@ -36,7 +36,7 @@ def pull_model(
     store = ManifestStore(home.models)
     with Registry(name, home=home, insecure=insecure, rules=rules) as registry:
         yield {"status": "pulling manifest"}
-        data = _manifest(registry)
+        data = _manifest(registry, rules)
         layers = _layers(data)
         while True:
             yield from _blobs(registry, store, layers, rules)
@@ -50,10 +50,10 @@ def pull_model(
     yield {"status": "success"}
 
 
-def _manifest(registry: Registry) -> bytes:
+def _manifest(registry: Registry, rules: TransferRules) -> bytes:
     path, headers = f"manifests/{registry.name.tag}", {"Accept": MANIFEST_TYPE}
     try:
-        return registry.call("GET", path, headers=headers)[1]
+        return again(rules, lambda: registry.call("GET", path, headers=headers))[1]
     except NotFoundError as error:
         raise NotFoundError(
             error.code,
@@ -97,7 +97,7 @@ def _blobs(
             yield {**line, "completed": layer.size}
             continue
         yield line
-        _ask_size(registry, layer)
+        _ask_size(registry, layer, rules)
         download = PartedDownload(registry, store.blobs, _blob(layer), rules)
         for done in download.run():
             yield {**line, "completed": done}
@@ -107,9 +107,12 @@ def _blobs(
         download.adopt()
 
 
-def _ask_size(registry: Registry, layer: Layer) -> None:
+def _ask_size(registry: Registry, layer: Layer, rules: TransferRules) -> None:
     """Find out before the download that the registry has the blob, with the size it stated."""
-    answer, _ = registry.call("HEAD", f"blobs/{layer.digest}")
+    try:
+        answer, _ = again(rules, lambda: registry.call("HEAD", f"blobs/{layer.digest}"))
+    except (AuthError, InputError):  # a storage whose signed addresses are good for GET alone
+        return
     stated = answer.headers.get("content-length", "")
     if stated.isdigit() and int(stated) != layer.size:
         raise InputError(

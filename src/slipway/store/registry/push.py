@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 import httpx
 
-from slipway.core.errors import InputError, NotFoundError, SlipwayError
+from slipway.core.errors import InputError, NotFoundError
 from slipway.core.i18n import tr
 from slipway.core.paths import Home
 from slipway.store.catalogue import resolve_model
 from slipway.store.manifests import MANIFEST_TYPE, Layer, ManifestStore, ModelManifest
 from slipway.store.registry.rules import Line, TransferRules
-from slipway.store.registry.transport import Registry, may_pass
-
-T = TypeVar("T")
+from slipway.store.registry.transport import Registry, again
 
 _PIECE_BYTES = 16 << 20
 
@@ -44,7 +40,7 @@ def push_model(
         yield {"status": "pushing manifest"}
         data = (ManifestStore(home.models).folder / model.name.path).read_bytes()
         headers = {"Content-Type": MANIFEST_TYPE}
-        _again(
+        again(
             rules,
             lambda: registry.call(
                 "PUT", f"manifests/{model.name.tag}", content=data, headers=headers
@@ -63,7 +59,7 @@ def _push_layer(
     }
     yield line
     try:
-        _again(rules, lambda: registry.call("HEAD", f"blobs/{layer.digest}"))
+        again(rules, lambda: registry.call("HEAD", f"blobs/{layer.digest}"))
     except NotFoundError:
         for done in _upload(registry, model, layer, rules):
             yield {**line, "completed": done}
@@ -73,7 +69,7 @@ def _push_layer(
 def _upload(
     registry: Registry, model: ModelManifest, layer: Layer, rules: TransferRules
 ) -> Iterator[int]:
-    answer, _ = _again(rules, lambda: registry.call("POST", "blobs/uploads/"))
+    answer, _ = again(rules, lambda: registry.call("POST", "blobs/uploads/"))
     place = _place(registry, answer)
     with model.store.path(layer.digest).open("rb") as file:
         sent = 0
@@ -88,13 +84,13 @@ def _upload(
     parts = urlsplit(place)
     query = "&".join(filter(None, (parts.query, urlencode({"digest": layer.digest}))))
     final = urlunsplit((*parts[:3], query, ""))
-    _again(rules, lambda: registry.call("PUT", final))
+    again(rules, lambda: registry.call("PUT", final))
 
 
 def _send(
     registry: Registry, rules: TransferRules, place: str, piece: bytes, headers: dict[str, str]
 ) -> str:
-    answer, _ = _again(rules, lambda: registry.call("PATCH", place, content=piece, headers=headers))
+    answer, _ = again(rules, lambda: registry.call("PATCH", place, content=piece, headers=headers))
     return _place(registry, answer, place)
 
 
@@ -104,16 +100,3 @@ def _place(registry: Registry, answer: httpx.Response, before: str = "") -> str:
     if not named and not before:
         raise InputError("registry.no_upload", tr("the registry named no place for the upload"))
     return urljoin(registry.base, str(named or before))
-
-
-def _again(rules: TransferRules, ask: Callable[[], T]) -> T:
-    """Ask until it works, as often as the rules allow."""
-    for attempt in range(1, rules.tries + 1):
-        try:
-            return ask()
-        except SlipwayError as error:
-            if not may_pass(error) or attempt == rules.tries:
-                raise
-            pause = rules.pause_s * 2 ** (attempt - 1)
-            time.sleep(max(pause, getattr(error, "retry_after_s", 0.0)))
-    raise AssertionError("the last attempt returns or raises")

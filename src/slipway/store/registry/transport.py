@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -23,8 +24,10 @@ from slipway.core.paths import Home
 from slipway.core.web import AGENT
 from slipway.store.names import ModelName
 from slipway.store.registry.credentials import VARIABLE, credentials_for
-from slipway.store.registry.naming import registry_name
+from slipway.store.registry.naming import registry_address, registry_name
 from slipway.store.registry.rules import TransferRules
+
+T = TypeVar("T")
 
 _PAIR = re.compile(r'(\w+)="([^"]*)"')
 _MOST_ANSWER_BYTES = 4 << 20
@@ -46,10 +49,11 @@ class Registry:
         self.name = ModelName.parse(text)
         self._insecure = insecure
         scheme = "http" if text.strip().lower().startswith("http://") else "https"
-        self.base = f"{scheme}://{self.name.host}/v2/{self.name.namespace}/{self.name.model}/"
-        self._credentials = credentials_for(self.name.host, home)
+        address = registry_address(scheme, self.name.host)
+        self.base = f"{address}/v2/{self.name.namespace}/{self.name.model}/"
+        self._credentials = credentials_for(urlsplit(address).netloc, home)
         self._authorization = self._credentials.bearer
-        self._refuse_plain(scheme)
+        self._refuse_plain(urlsplit(address).scheme)
         self._client = httpx.Client(
             headers=AGENT,
             timeout=httpx.Timeout(rules.stall_s),
@@ -188,6 +192,19 @@ def check(answer: httpx.Response) -> None:
 def may_pass(error: SlipwayError) -> bool:
     """Whether a second attempt may succeed."""
     return isinstance(error, UnreachableError)
+
+
+def again(rules: TransferRules, ask: Callable[[], T]) -> T:
+    """Ask until it works, as often as the rules allow."""
+    for attempt in range(1, rules.tries + 1):
+        try:
+            return ask()
+        except SlipwayError as error:
+            if not may_pass(error) or attempt == rules.tries:
+                raise
+            pause = rules.pause_s * 2 ** (attempt - 1)
+            time.sleep(max(pause, getattr(error, "retry_after_s", 0.0)))
+    raise AssertionError("the last attempt returns or raises")
 
 
 def unreachable(host: str, error: Exception) -> UnreachableError:
