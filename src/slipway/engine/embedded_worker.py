@@ -36,7 +36,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--cache-ram", dest="cache_ram_mib", type=int)
     parser.add_argument("--pooling", choices=("none", "mean", "cls", "last", "rank"))
     parser.add_argument("--chat-template-file", type=Path)
-    for flag in ("--kv-unified", "--no-kv-unified", "--no-ui", "--offline", "--metrics", "--embedding"):
+    for flag in (
+        "--kv-unified",
+        "--no-kv-unified",
+        "--no-ui",
+        "--offline",
+        "--metrics",
+        "--embedding",
+    ):
         parser.add_argument(flag, action="store_true")
     for flag in ("--jinja", "--lora-init-without-apply"):
         parser.add_argument(flag, action="store_true")

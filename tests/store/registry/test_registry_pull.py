@@ -237,9 +237,13 @@ def test_a_closed_pull_goes_on_where_it_was(registry: FakeRegistry, home: Home) 
             break
     steps.close()  # type: ignore[attr-defined]
     assert nothing_is_named(home)
-    registry.bytes_per_s = registry.sent = 0
+    registry.bytes_per_s = 0
+    registry.asked.clear()
     pull(registry, home)
-    assert registry.sent <= len(WEIGHTS) - 100_000 + 1000
+    place = f"/v2/team/shop/blobs/{digest_of(WEIGHTS)}"
+    ranges = [r[6:].split("-") for method, path, r in registry.asked if path == place and r]
+    assert ranges
+    assert sum(int(last) + 1 - int(first) for first, last in ranges) <= len(WEIGHTS) - 100_000
 
 
 def test_a_pull_killed_at_any_time_leaves_no_name_and_goes_on(
@@ -331,3 +335,20 @@ def test_hubs_are_asked_in_the_registry_protocol_at_their_mirror(
     lines = list(pull_model(name, home=home, insecure=True, rules=SMALL))
     assert lines[-1] == {"status": "success"}
     assert resolve_model(registry_name(name), home=home).gguf_path.read_bytes() == WEIGHTS
+
+
+def test_a_waiting_pull_leaves_the_notes_of_the_running_one_alone(
+    registry: FakeRegistry, home: Home
+) -> None:
+    registry.bytes_per_s = 50_000
+    url = f"http://{registry.host}/team/shop:q4"
+    running, waiting = (pull_model(url, home=home, insecure=True, rules=SMALL) for _ in "ab")
+    assert any(line.get("completed") for line in running)
+    notes = sorted(ManifestStore(home.models).blobs.folder.glob("*-partial-[0-9]"))
+    assert [note.name[-1] for note in notes] == ["0", "1", "2", "3"]
+    notes[0].unlink()  # what the other sees for a moment is not a whole division
+    assert any("completed" in line for line in waiting)
+    waiting.close()  # type: ignore[attr-defined]
+    assert all(note.exists() for note in notes[1:])
+    registry.bytes_per_s = 0
+    assert list(running)[-1] == {"status": "success"}

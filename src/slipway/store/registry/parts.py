@@ -120,11 +120,22 @@ class PartedDownload:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                yield sum(part.done for part in self._resume())
+                yield sum(part.done for part in self._noted_parts())
                 time.sleep(_TICK_S)
 
     def _resume(self) -> list[_Part]:
-        """The parts as an earlier process left them, or new ones."""
+        """The parts as an earlier process left them, or new ones; only for who holds the lock."""
+        if found := self._noted_parts():
+            return found
+        self._forget()
+        divided = self._rules.divide(self._blob.size)
+        parts = [_Part(number, at, size) for number, (at, size) in enumerate(divided)]
+        for part in parts:  # all at once, so that a kill never leaves half a division
+            part.note(self._partial)
+        return parts
+
+    def _noted_parts(self) -> list[_Part]:
+        """What the notes say; nothing when they are not a division of the whole blob."""
         found = []
         try:
             for path in self._partial.parent.glob(self._partial.name + "-*"):
@@ -142,9 +153,7 @@ class PartedDownload:
                 return found
         except (OSError, ValueError, KeyError, TypeError):
             pass  # a damaged note costs a new download of this blob
-        self._forget()
-        divided = self._rules.divide(self._blob.size)
-        return [_Part(number, at, size) for number, (at, size) in enumerate(divided)]
+        return []
 
     def _fetch_all(self, descriptor: int) -> Iterator[int]:
         with ThreadPoolExecutor(max_workers=self._rules.parts) as pool:
