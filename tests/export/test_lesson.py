@@ -29,6 +29,9 @@ def matrix(rows: int = 16, columns: int = 512, seed: int = 0) -> Floats:
     values = random.normal(0, 0.05, (rows, columns)).astype(np.float32)
     values[random.random(values.shape) < 0.01] *= 8
     values[1], values[2] = 0, 0.125
+    values[3], values[4] = -0.0, np.abs(values[4])
+    values[4, ::2], values[4, 1::4] = -0.0, 0.0
+    values[5] = -values[4]
     return values
 
 

@@ -111,7 +111,7 @@ def _tell(lesson: Lesson) -> None:
             f"{row.max_error:.5f}",
             f"{row.rmse:.6f}",
             f"{row.relative:.2%}",
-            {True: tr("yes"), False: tr("no"), None: "-"}[row.exact],
+            {True: "=", False: "!=", None: "-"}[row.exact],
         )
         for row in lesson.rows
     ]

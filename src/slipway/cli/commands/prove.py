@@ -29,6 +29,7 @@ from slipway.core.i18n import tr
     "--daemon",
     "url",
     is_flag=False,
+    metavar="[URL]",
     flag_value="http://127.0.0.1:11434",
     help=str(tr("Ask a running daemon that serves MODEL, a name:tag. [URL, default: the local]")),
 )

@@ -51,7 +51,7 @@ def q4_0(weights: Floats) -> Bytes:
 def q4_1(weights: Floats) -> Bytes:
     """m = min, d = (max - min) / 15, q = trunc((w - m) / d + 0.5)."""
     rows = weights.reshape(-1, BLOCK)
-    low = rows.min(axis=1, keepdims=True)
+    low = np.take_along_axis(rows, rows.argmin(axis=1)[:, None], axis=1)  # the first, +0 or -0
     scale = (rows.max(axis=1, keepdims=True) - low) / np.float32(15)
     codes = np.minimum(15, ((rows - low) * _inverse(scale) + np.float32(0.5)).astype(np.uint8))
     return _joined(_half(scale), _half(low), _nibbles(codes))
@@ -98,9 +98,10 @@ ENCODERS: dict[str, Encode] = {"Q8_0": q8_0, "Q5_0": q5_0, "Q4_1": q4_1, "Q4_0":
 
 
 def _farthest(rows: Floats) -> Floats:
-    """Of each row the weight farthest from zero, with its sign; the first of equals."""
+    """Of each row the weight farthest from zero, with its sign; the first of equals; never -0."""
     where = np.abs(rows).argmax(axis=1)[:, None]
-    return np.asarray(np.take_along_axis(rows, where, axis=1), np.float32)
+    found = np.take_along_axis(rows, where, axis=1)
+    return np.where(found == 0, _EMPTY, found).astype(np.float32)
 
 
 def _inverse(scale: Floats) -> Floats:
