@@ -167,6 +167,7 @@ def test_dates_are_todays() -> None:
 
 def test_json_is_that_of_encoding_json() -> None:
     assert to_json({"b": 1, "a": ["<", "é", None]}) == '{"a":["\\u003c","é",null],"b":1}'
+    assert to_json([1.0, 1e6, 1.5, {"x": 2.0}]) == '[1,1000000,1.5,{"x":2}]'
 
 
 def test_errors_name_the_line() -> None:

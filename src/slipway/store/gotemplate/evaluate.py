@@ -106,6 +106,8 @@ class Evaluation:
     def range(self, node: Branch, dot: Any) -> None:
         known = len(self.scope)
         value = self.pipe(Pipe(node.pipe.line, node.pipe.commands), dot)
+        if len(node.pipe.names) > 1 and isinstance(value, int) and not isinstance(value, bool):
+            raise TemplateError("can't iterate over a number with two variables", node.line)
         items = self.items(value, node.line)
         if not items:
             self.body(node.otherwise, dot)

@@ -89,13 +89,24 @@ def to_json(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Json):
-        return value.plain
+        return _plain_floats(value.plain)
     if isinstance(value, Struct):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, Mapping):
         return {str(key): _plain(value[key]) for key in sorted(value, key=_order)}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
+    return _plain_floats(value)
+
+
+def _plain_floats(value: Any) -> Any:
+    """encoding/json writes 1.0 as 1."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _plain_floats(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain_floats(one) for one in value]
     return value
 
 
