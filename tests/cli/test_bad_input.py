@@ -48,7 +48,7 @@ def fails(capsys: pytest.CaptureFixture[str], *command: str) -> tuple[int, str]:
         (["create", "m", "-f", "none"], 5, "FROM ./model.gguf"),
         (["show", "none"], 5, "slipway list"),
         (["rm", "none"], 5, "slipway list"),
-        (["pull", "none"], 2, "starter"),
+        (["pull", "startr"], 2, "starter"),
         (["chat", "hello"], 4, "SLIPWAY_API_KEY"),
         (["gateway", "token", "add", "x", "--user", "nobody"], 5, "gateway user add nobody"),
         (["gateway", "channel", "add", "x", "--kind", "slipway", "--url", "ftp://a"], 2, "http"),
