@@ -31,7 +31,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from daemon_overhead import serve, starter
+from daemon_vs_llamaserver import serve, starter
 from slipway.core.paths import Home
 from slipway.store import create_model
 

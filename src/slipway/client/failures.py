@@ -16,7 +16,7 @@ from slipway.core.errors import (
     UnreachableError,
     UsageError,
 )
-from slipway.core.i18n import tr
+from slipway.core.i18n import Text, tr
 
 if TYPE_CHECKING:
     import httpx
@@ -35,10 +35,17 @@ _KINDS: dict[int, type[SlipwayError]] = {
 
 
 class Explained:
-    """A context that turns httpx's failures into errors for the reader."""
+    """A context that turns httpx's failures into errors for the reader.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        start: what to type when nobody answers.
+    """
+
+    def __init__(self, url: str, start: Text | None = None) -> None:
         self._url = url
+        self._start = start or tr(
+            "start the daemon with `slipway serve`, or name another with `--url`"
+        )
 
     def __enter__(self) -> None:
         pass
@@ -63,7 +70,7 @@ class Explained:
             raise UnreachableError(
                 "client.unreachable",
                 tr("{url} does not answer ({reason})", url=self._url, reason=type(error).__name__),
-                tr("start the daemon with `slipway serve`, or name another with `--url`"),
+                self._start,
             ) from error
 
 

@@ -6,10 +6,10 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NotRequired, Self, TypedDict
 
 from slipway import __version__
+from slipway.client.failures import Explained
 from slipway.core.errors import (
     AuthError,
     NotFoundError,
@@ -173,8 +173,8 @@ class GatewayClient:
             )
         return value
 
-    def _explained(self) -> _Explained:
-        return _Explained(self.url)
+    def _explained(self) -> Explained:
+        return _explained(self.url)
 
 
 class ChatStream:
@@ -217,7 +217,7 @@ class ChatStream:
     def __iter__(self) -> Iterator[str]:
         done = False
         try:
-            with _Explained(str(self._response.url)):
+            with _explained(str(self._response.url)):
                 for line in self._response.iter_lines():
                     if not line.startswith("data:"):
                         continue
@@ -260,37 +260,8 @@ class ChatStream:
         return text
 
 
-class _Explained:
-    """Turns httpx's failures into errors that say what to do."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            return
-        import httpx
-
-        if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
-            raise ToolError(
-                "client.connection_lost",
-                tr("{url} broke off before the end of its answer", url=self._url),
-                tr("see whether it still runs with `slipway status`"),
-            ) from error
-        if isinstance(error, httpx.HTTPError):
-            raise UnreachableError(
-                "client.unreachable",
-                tr("{url} does not answer ({reason})", url=self._url, reason=type(error).__name__),
-                tr("start it with `slipway gateway serve`, or name another with `--url`"),
-            ) from error
+def _explained(url: str) -> Explained:
+    return Explained(url, tr("start it with `slipway gateway serve`, or name another with `--url`"))
 
 
 def error_from_response(response: httpx.Response) -> SlipwayError:
