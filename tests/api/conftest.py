@@ -47,11 +47,12 @@ def start_daemon(home: Home) -> Iterator[StartDaemon]:
     """Start a daemon with these fake-engine flags and settings; all are stopped at the end."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(*flags: str, **settings: object) -> RunningDaemon:
+    def start(*flags: str, key: str = "", **settings: object) -> RunningDaemon:
         app = build_app(
             home,
             EngineSettings(**settings),  # type: ignore[arg-type]
             provider=fake_provider(*flags),
+            key=key,
         )
         config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)

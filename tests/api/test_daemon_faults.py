@@ -157,3 +157,24 @@ def test_a_line_break_in_a_path_makes_no_line_of_the_log(
         assert http.get("/api/x%0aforged").status_code == 404
         until(lambda: any("forged" in record.getMessage() for record in caplog.records))
     assert all("\n" not in record.getMessage() for record in caplog.records)
+
+
+def test_a_daemon_with_a_key_wants_it_of_every_request(
+    start_daemon: StartDaemon, shop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = start_daemon(key="secret-1")
+    with daemon.client() as http:
+        assert http.get("/api/version").status_code == 200
+        for path in ("/api/tags", "/metrics", "/v1/models"):
+            refused = http.get(path)
+            assert refused.status_code == 401 and "wants its key" in refused.text
+            wrong = http.get(path, headers={"authorization": "Bearer secret-2"})
+            assert wrong.status_code == 401
+            assert http.get(path, headers={"authorization": "Bearer secret-1"}).status_code == 200
+            assert http.get(path, headers={"x-api-key": "secret-1"}).status_code == 200
+        assert http.post("/v1/messages", json={}).json()["error"]["type"] == "authentication_error"
+    from slipway.client import DaemonClient
+
+    monkeypatch.setenv("SLIPWAY_SERVE_KEY", "secret-1")
+    with DaemonClient(daemon.url) as client:
+        assert [model["name"] for model in client.models()] == ["shop:q4"]

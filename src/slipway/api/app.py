@@ -57,12 +57,14 @@ def build_app(
     *,
     provider: Provider | None = None,
     loopback: bool = True,
+    key: str = "",
 ) -> Starlette:
     """The daemon for one home; its workers live from lifespan start-up to shutdown.
 
     Args:
         provider: the worker program; None finds one as the settings say.
         loopback: it listens on a loopback address, so only names of this machine may be used.
+        key: what every request must carry, as a bearer token or `x-api-key`; empty for none.
     """
     daemon = Daemon(home, settings or EngineSettings.from_env(), provider)
 
@@ -77,7 +79,7 @@ def build_app(
     app = Starlette(
         routes=_routes(),
         lifespan=lifespan,
-        middleware=[Middleware(Front, daemon=daemon, loopback=loopback)],
+        middleware=[Middleware(Front, daemon=daemon, loopback=loopback, key=key)],
         exception_handlers={
             SlipwayError: _on_error,
             HTTPException: _on_http_error,

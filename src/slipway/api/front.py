@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import logging
 import re
@@ -17,12 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from slipway.api.context import RequestInfo, caller_of, enter, patience_of
 from slipway.api.daemon import Daemon
 from slipway.api.errors import CLIENT_CLOSED, body_for
-from slipway.core.errors import SlipwayError, UsageError
+from slipway.core.errors import AuthError, SlipwayError, UsageError
 from slipway.core.i18n import tr
 
 logger = logging.getLogger("slipway.api")
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_OPEN = ("/", "/api/version")  # whether somebody is there may be asked without a key
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _APP_SCHEMES = {"app", "file", "tauri", "vscode-webview", "vscode-file"}
 
@@ -63,10 +65,11 @@ class Front:
     is refused at any address.
     """
 
-    def __init__(self, app: ASGIApp, daemon: Daemon, *, loopback: bool) -> None:
+    def __init__(self, app: ASGIApp, daemon: Daemon, *, loopback: bool, key: str = "") -> None:
         self._app = app
         self._daemon = daemon
         self._loopback = loopback
+        self._key = key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection event (ASGI)."""
@@ -108,11 +111,22 @@ class Front:
             return _forbidden("Host", host)
         if origin and not self._origin_allowed(origin, host):
             return _forbidden("Origin", origin)
+        if self._key and request.url.path not in _OPEN and not self._has_key(request):
+            return AuthError(
+                "request.key",
+                tr("this daemon wants its key"),
+                tr("send it as `Authorization: Bearer KEY`, or set SLIPWAY_SERVE_KEY"),
+            )
         try:
             info.patience_s = patience_of(request)
         except UsageError as error:
             return error
         return None
+
+    def _has_key(self, request: Request) -> bool:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        given = given or request.headers.get("x-api-key", "")
+        return hmac.compare_digest(given.encode(), self._key.encode())
 
     def _origin_allowed(self, origin: str, host: str) -> bool:
         return origin_is_local(origin) or urlsplit(origin).netloc == host

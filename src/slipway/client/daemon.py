@@ -8,6 +8,7 @@ with DaemonClient("http://127.0.0.1:11434") as daemon:
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -57,7 +58,7 @@ class DaemonClient:
         self.is_local = address.host in _LOCAL_HOSTS
         self._http = httpx.Client(
             base_url=self.url,
-            headers={"User-Agent": f"slipway/{__version__}"},
+            headers={"User-Agent": f"slipway/{__version__}", **_key()},
             timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S),
             # a proxy of the environment cannot reach this machine's own servers
             trust_env=not self.is_local,
@@ -223,3 +224,9 @@ class DaemonClient:
 
 def _without_none(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _key() -> dict[str, str]:
+    """The header that carries the daemon's key, when there is one."""
+    key = os.environ.get("SLIPWAY_SERVE_KEY", "")
+    return {"Authorization": f"Bearer {key}"} if key else {}

@@ -7,6 +7,7 @@ they are answered by what answers the model's users.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,8 @@ def prove_daemon(url: str, model: str, model_dir: Path) -> ProofResult:
     """
     import httpx
 
-    with httpx.Client(base_url=url, timeout=300.0) as client:
+    key = os.environ.get("SLIPWAY_SERVE_KEY", "")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=url, timeout=300.0, headers=headers) as client:
         daemon = Daemon(client, model)
         return prove_by(daemon, model_dir, conversation=daemon.conversation)

@@ -27,7 +27,7 @@ def serve(host: str, port: int, as_json: bool) -> None:
     import logging
 
     from slipway.api import build_app, is_loopback, run_server
-    from slipway.cli.output import print_json
+    from slipway.cli.output import note, print_json
     from slipway.core.paths import Home
     from slipway.core.process import require_port
     from slipway.engine import EngineSettings, find_provider
@@ -39,7 +39,15 @@ def serve(host: str, port: int, as_json: bool) -> None:
     home, settings = Home.current(), EngineSettings.from_env()
     require_port(host, port, "slipway serve")
     provider = find_provider(settings, home)  # fails now, not at the first request
-    app = build_app(home, settings, loopback=is_loopback(host))
+    key = os.environ.get("SLIPWAY_SERVE_KEY", "")
+    app = build_app(home, settings, loopback=is_loopback(host), key=key)
+    if not key and not is_loopback(host):
+        note(
+            tr(
+                "anybody who reaches {host} can use and change these models; set SLIPWAY_SERVE_KEY",
+                host=host,
+            )
+        )
 
     def ready(actual: int) -> None:
         url = f"http://{f'[{host}]' if ':' in host else host}:{actual}"
