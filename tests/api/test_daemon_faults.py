@@ -12,6 +12,7 @@ import httpx
 import pytest
 from tests.api.conftest import RunningDaemon, StartDaemon
 
+from slipway.core.log import JsonFormatter
 from slipway.core.process import is_alive
 
 
@@ -178,3 +179,15 @@ def test_a_daemon_with_a_key_wants_it_of_every_request(
     monkeypatch.setenv("SLIPWAY_SERVE_KEY", "secret-1")
     with DaemonClient(daemon.url) as client:
         assert [model["name"] for model in client.models()] == ["shop:q4"]
+
+
+def test_a_logged_request_carries_its_fields_and_json_lines_hold_them(
+    http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="slipway.api"):
+        http.post("/api/chat", json=chat("hi", stream=False), headers={"x-request-id": "r-1"})
+    record = next(r for r in caplog.records if getattr(r, "fields", {}).get("request_id") == "r-1")
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["status"], line["model"], line["path"]) == (200, "shop:q4", "/api/chat")
+    assert line["level"] == "INFO" and line["ms"] >= line["first_ms"] > 0
+    assert "\n" not in JsonFormatter().format(record)

@@ -20,6 +20,7 @@ from slipway.api.daemon import Daemon
 from slipway.api.errors import CLIENT_CLOSED, body_for
 from slipway.core.errors import AuthError, SlipwayError, UsageError
 from slipway.core.i18n import tr
+from slipway.core.log import FIELDS
 
 logger = logging.getLogger("slipway.api")
 
@@ -103,7 +104,7 @@ class Front:
             else:
                 await self._app(scope, receive, noted)
         finally:
-            self._count(scope, status, time.monotonic() - begun, request_id)
+            self._count(scope, status, time.monotonic() - begun, request_id, info.timings)
 
     def _refusal(self, request: Request, info: RequestInfo) -> SlipwayError | None:
         host, origin = request.headers.get("host", ""), request.headers.get("origin", "")
@@ -131,7 +132,14 @@ class Front:
     def _origin_allowed(self, origin: str, host: str) -> bool:
         return origin_is_local(origin) or urlsplit(origin).netloc == host
 
-    def _count(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    def _count(
+        self,
+        scope: Scope,
+        status: int,
+        seconds: float,
+        request_id: str,
+        timings: dict[str, float],
+    ) -> None:
         route = getattr(scope.get("route"), "path", "other")
         model = scope["state"].get("model", "")
         metrics = self._daemon.metrics
@@ -145,6 +153,17 @@ class Front:
             seconds * 1e3,
             model or "-",
             request_id,
+            extra={
+                FIELDS: {
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "ms": round(seconds * 1e3, 1),
+                    "model": model,
+                    **{f"{name}_ms": round(value, 1) for name, value in timings.items()},
+                }
+            },
         )
 
 

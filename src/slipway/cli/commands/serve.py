@@ -24,18 +24,14 @@ from slipway.core.i18n import tr
 )
 @click.option("--json", "as_json", is_flag=True, help=str(tr("Print the ready line as JSON.")))
 def serve(host: str, port: int, as_json: bool) -> None:
-    import logging
-
     from slipway.api import build_app, is_loopback, run_server
     from slipway.cli.output import note, print_json
+    from slipway.core.log import start_logging
     from slipway.core.paths import Home
     from slipway.core.process import require_port
     from slipway.engine import EngineSettings, find_provider
 
-    level = os.environ.get("SLIPWAY_LOG", "INFO").upper()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("slipway").setLevel(level if level in logging.getLevelNamesMapping() else 20)
-
+    start_logging()
     home, settings = Home.current(), EngineSettings.from_env()
     require_port(host, port, "slipway serve")
     provider = find_provider(settings, home)  # fails now, not at the first request
