@@ -98,6 +98,18 @@ def test_a_tool_that_loses_tensors_is_not_believed(
     assert list(tmp_path.glob(".p.*")) == []
 
 
+def test_a_tool_that_changes_metadata_is_not_believed(
+    home: Home, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = 'for last; do :; done; from="$(eval echo \\$$(($# - 1)))"\n'
+    body += 'LC_ALL=C sed "0,/llama/s//lXama/" "$from" > "$last-00001-of-00001.gguf"\n'
+    fake = FakeToolchain(tmp_path / "fake", llama_gguf_split=body)
+    monkeypatch.setattr("slipway.export.split.require_toolchain", lambda home: _Programs(fake.bin))
+    with pytest.raises(ProofError, match=r"1 metadata keys differ.*general.architecture"):
+        split_gguf(model, tmp_path / "p", home=home, max_tensors=3)
+    assert list(tmp_path.glob("p-*")) == []
+
+
 class _Programs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder

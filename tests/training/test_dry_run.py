@@ -61,6 +61,17 @@ def test_the_weights_of_the_base_are_never_read_and_the_kernel_caches_are_bound(
     assert int(os.environ["LRU_CACHE_CAPACITY"]) < 1024
 
 
+def test_rounded_weights_are_counted_only_where_they_are_made(recipe: Path) -> None:
+    def packed(*keys: str) -> int:
+        return dry_run(load_recipe(recipe, list(keys))).estimate.memory.as_json()["packed"]
+
+    plain, full = packed(), packed("method=full")
+    recipe.write_text(recipe.read_text() + "quant_aware: q4_0\n")
+    assert packed() > plain
+    # a method given by flag leaves the file's key without effect, and without cost
+    assert packed("method=full") == full
+
+
 def test_a_cutoff_that_leaves_nothing_to_learn_is_found(recipe: Path) -> None:
     with pytest.raises(InputError) as caught:
         dry_run(load_recipe(recipe, ["cutoff_len=8"]))

@@ -75,6 +75,7 @@ def split_gguf(
         process.run([program, "--split", *limit, source, Path(folder) / prefix.name])
         parts = sorted(Path(folder).glob("*.gguf"))
         _require_same(before, checksums(parts), source)
+        _require_keys(source, parts[0])
         fsync_tree(Path(folder))
         # The first part goes last: without it the others are no model to anybody.
         for part in reversed(parts):
@@ -105,6 +106,7 @@ def join_gguf(first: Path, target: Path, *, home: Home) -> Path:
         program = require_toolchain(home).program("llama-gguf-split")
         process.run([program, "--merge", parts[0], whole])
         _require_same(before, checksums([whole]), parts[0])
+        _require_keys(parts[0], whole)
         fsync_tree(Path(folder))
         shutil.move(whole, target)
     return target
@@ -172,6 +174,26 @@ def _require_same(before: Checksums, after: Checksums, source: Path) -> None:
             "gguf.split_differs",
             tr(
                 "{count} tensors differ from those of {path}; the first is {name}",
+                count=len(wrong),
+                path=source,
+                name=wrong[0],
+            ),
+            tr("check the source with `slipway gguf verify {path}`", path=source),
+        )
+
+
+def _require_keys(source: Path, made: Path) -> None:
+    """The first part carries what a model says about itself: tokenizer, template, sizes."""
+    before, after = (
+        {key: value for key, value in read_gguf(path).values.items() if key[:6] != "split."}
+        for path in (source, made)
+    )
+    wrong = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+    if wrong:
+        raise ProofError(
+            "gguf.split_keys_differ",
+            tr(
+                "{count} metadata keys differ from those of {path}; the first is {name}",
                 count=len(wrong),
                 path=source,
                 name=wrong[0],

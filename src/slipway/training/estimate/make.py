@@ -126,7 +126,7 @@ def _estimate(
     process = max(process_bytes, min(after, process_bytes + _LATE_BYTES))
     if packed or (spec.quant.bits and _in_kernels(dtype, device)):
         process += _KERNEL_BYTES
-    if spec.quant_aware:  # the rounded sums, kept beside the base
+    if spec.quant_aware and spec.method == "lora":  # the rounded sums, kept beside the base
         packed += _linear_bytes(whole)
     memory = _memory(weight_bytes(whole), packed, cost, near, trained, held, process, base)
     work, seconds = _within_budget(spec, work, cost, rows, _loading_s(spec, base), trained, started)
