@@ -164,12 +164,29 @@ def _configure(folder: Path, template: str, **tokens: str) -> None:
 
 def bert(folder: Path, minilm: Path) -> Path:
     """A random BERT with the vocabulary of MiniLM and bge, which takes the first token's vector."""
-    from transformers import BertConfig, BertModel
+    from transformers import BertModel
 
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         (folder / name).write_bytes((minilm / name).read_bytes())
-    config = BertConfig(
+    return _encoder(BertModel, _bert_config(), folder)
+
+
+def bert_reranker(folder: Path, minilm: Path) -> Path:
+    """A random BERT that scores pairs of texts, the family of bge-reranker."""
+    from transformers import BertForSequenceClassification
+
+    bert(folder, minilm)
+    config = _bert_config()
+    config.num_labels = 1
+    config.architectures = ["BertForSequenceClassification"]
+    return _encoder(BertForSequenceClassification, config, folder)
+
+
+def _bert_config() -> Any:
+    from transformers import BertConfig
+
+    return BertConfig(
         vocab_size=30_522,
         hidden_size=64,
         intermediate_size=128,
@@ -177,7 +194,6 @@ def bert(folder: Path, minilm: Path) -> Path:
         num_attention_heads=4,
         max_position_embeddings=128,
     )
-    return _encoder(BertModel, config, folder)
 
 
 def xlm_roberta(folder: Path) -> Path:

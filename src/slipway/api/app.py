@@ -24,8 +24,11 @@ from slipway.api import (
     ollama_models,
     ollama_registry,
     openai,
+    openai_completions,
     openai_models,
     queue,
+    rerank,
+    responses,
     tokens,
 )
 from slipway.api.daemon import Daemon
@@ -115,8 +118,13 @@ def _routes() -> list[Route]:
         Route("/api/embed", embeddings.embed, methods=["POST"]),
         Route("/api/embeddings", embeddings.legacy_embeddings, methods=["POST"]),
         Route("/v1/chat/completions", openai.chat_completions, methods=["POST"]),
-        Route("/v1/completions", openai.completions, methods=["POST"]),
+        Route("/v1/completions", openai_completions.completions, methods=["POST"]),
+        Route("/v1/responses", responses.responses, methods=["POST"]),
         Route("/v1/embeddings", embeddings.openai_embeddings, methods=["POST"]),
+        *(
+            Route(path, rerank.rerank, methods=["POST"])
+            for path in ("/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/api/rerank")
+        ),
         Route("/v1/messages", anthropic.messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", anthropic.count_tokens, methods=["POST"]),
         Route("/v1/models", openai_models.models),

@@ -18,6 +18,7 @@ from slipway.api.schemas import EmbedBody, EmbeddingBody, KeepAlive, LegacyEmbed
 from slipway.api.streaming import until_gone
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
+from slipway.store.describe import capabilities_of
 
 MAX_INPUTS = 2048
 
@@ -61,11 +62,12 @@ async def legacy_embeddings(request: Request) -> Response:
 async def openai_embeddings(request: Request) -> Response:
     """POST /v1/embeddings: text or token ids; numbers or base64 of little-endian float32."""
     body = await read_body(request, EmbeddingBody)
-    job = await _job(request, body.model, None, body.keep_alive)
+    job = await _job(request, body.model, body.options, body.keep_alive)
     inputs = _openai_inputs(body.input)
     if not inputs:
         raise UsageError("request.no_input", tr("input is required"))
-    vectors, tokens = await until_gone(request, _embed(job, inputs, dimensions=body.dimensions))
+    work = _embed(job, inputs, truncate=body.truncate, dimensions=body.dimensions)
+    vectors, tokens = await until_gone(request, work)
     packed = body.encoding_format == "base64"
     data = [
         {"object": "embedding", "index": i, "embedding": _base64(v) if packed else v}
@@ -91,6 +93,12 @@ async def _job(
     daemon: Daemon = request.app.state.daemon
     model = await daemon.resolve(name)
     request.state.model = model.display
+    if "rerank" in capabilities_of(model):
+        raise UsageError(
+            "model.capability",
+            tr('"{name}" does not support {verb}', name=model.name, verb="embeddings"),
+            tr("it scores documents: `POST /v1/rerank`"),
+        )
     return daemon.prepare(model, options or {}, keep_alive, "embed")
 
 

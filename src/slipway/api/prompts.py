@@ -75,6 +75,31 @@ def with_images(text: str, images: Sequence[str]) -> list[dict[str, Any]]:
     return [*parts, {"type": "text", "text": text}]
 
 
+def check_media(content: object, where: str) -> bool:
+    """Whether a content has pictures; what else is no text is refused.
+
+    A picture must come along as base64: nothing is fetched for a request.
+
+    Raises:
+        UsageError: sound, a file, or a picture that is only named by an address.
+    """
+    pictures = False
+    for part in content if isinstance(content, list) else []:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in ("input_audio", "file"):
+            raise UsageError("request.unsupported", tr("`{name}` is not supported", name=kind))
+        if kind == "image_url":
+            image = part.get("image_url")
+            url = image.get("url") if isinstance(image, dict) else image
+            if not (isinstance(url, str) and url.startswith("data:image/")):
+                raise UsageError(
+                    "request.bad_image",
+                    tr("{where}: only pictures as base64 are read here", where=where),
+                )
+            pictures = True
+    return pictures
+
+
 def _tool_call(call: dict[str, Any], index: int) -> dict[str, Any]:
     function = call.get("function") or {}
     arguments = function.get("arguments") or {}

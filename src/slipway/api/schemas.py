@@ -124,6 +124,18 @@ class CreateBody(_Body):
         return (self.quantize or self.quantization).upper()
 
 
+class RerankBody(_Body):
+    """POST /v1/rerank, in the fields that Jina's and Cohere's clients share."""
+
+    model: str = ""
+    query: str = ""
+    documents: list[str | dict[str, Any]] = Field(default_factory=list)
+    top_n: int | None = Field(default=None, ge=1)
+    return_documents: bool = False
+    keep_alive: KeepAlive = None
+    options: dict[str, Any] | None = None
+
+
 class TokenizeBody(_Body):
     """POST /api/tokenize; the names of llama-server's fields."""
 
@@ -223,7 +235,10 @@ class ChatCompletionBody(OpenAIBody):
     messages: list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    reasoning: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
@@ -231,9 +246,11 @@ class ChatCompletionBody(OpenAIBody):
 class CompletionBody(OpenAIBody):
     """POST /v1/completions."""
 
-    prompt: str | list[int] | list[str] | None = None
+    prompt: str | list[int] | list[str] | list[list[int]] | None = None
     suffix: str | None = None
     echo: bool = False
+    best_of: int | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=20)
 
 
 class EmbeddingBody(_Body):
@@ -243,7 +260,9 @@ class EmbeddingBody(_Body):
     input: str | list[str] | list[int] | list[list[int]] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1)
+    truncate: bool = False
     keep_alive: KeepAlive = None
+    options: dict[str, Any] | None = None
 
 
 BodyT = TypeVar("BodyT", bound=BaseModel)

@@ -72,6 +72,9 @@ class Tensor:
     nbytes: int = 0
 
 
+_POOLING_RANK = 4  # llama.cpp, enum llama_pooling_type
+
+
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
     """What a GGUF says about itself.
@@ -138,6 +141,11 @@ class GgufHeader:
         return "pooling_type" in {key.partition(".")[2] for key in self.values} or (
             self.get("attention.causal") is False
         )
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether the model scores pairs of texts: its pooling is llama.cpp's RANK."""
+        return bool(self.get("pooling_type") == _POOLING_RANK)
 
 
 class _Reader:

@@ -111,6 +111,16 @@ class EngineClient:
         rows = sorted(answer["data"], key=lambda row: row["index"])
         return [row["embedding"] for row in rows], answer["usage"]["prompt_tokens"]
 
+    async def rerank(
+        self, lease: Lease, query: str, documents: list[str]
+    ) -> tuple[list[float], int]:
+        """How well each document answers the query, as the model scores it, and the tokens read."""
+        body = {"query": query, "documents": documents}
+        answer = await self._post(lease, "/v1/rerank", body)
+        scores = {row["index"]: float(row["relevance_score"]) for row in answer["results"]}
+        tokens = answer["usage"]["prompt_tokens"]
+        return [scores[index] for index in range(len(documents))], tokens
+
     async def tokenize(
         self,
         lease: Lease,

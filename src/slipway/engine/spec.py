@@ -164,6 +164,13 @@ def foresee(
     )
 
 
+def _pooling(header: GgufHeader) -> str | None:
+    """What a worker that embeds is told; a reranker's must be named for it to score pairs."""
+    if header.is_reranker:
+        return "rank"
+    return "mean" if header.get("pooling_type") is None else None
+
+
 def kv_bytes_per_token(header: GgufHeader, cache_type: CacheType | None = None) -> float:
     """Bytes of key-value cache that one token of context takes; 0 when unknown.
 
@@ -206,7 +213,6 @@ def load_spec(
     if header.context_length:
         num_ctx = min(num_ctx, header.context_length)
     templates = () if is_go_template(model.template) else model.of_type(TEMPLATE)
-    pooled = header.get("pooling_type") is not None
     cache_type = settings.kv_cache_type if mode == "generate" else None
     files = [model.gguf_path, *model.adapter_paths]
     if model.projector_path and mode == "generate":
@@ -221,7 +227,7 @@ def load_spec(
         mode=mode,
         num_ctx=num_ctx,
         slots=fitting_slots(parallel, num_ctx, need.kv_bytes_per_token, free_bytes),
-        pooling="mean" if mode == "embed" and not pooled else None,
+        pooling=_pooling(header) if mode == "embed" else None,
         num_batch=options.get("num_batch"),
         num_gpu=None if options.get("num_gpu", -1) < 0 else options["num_gpu"],
         main_gpu=options.get("main_gpu"),

@@ -234,7 +234,9 @@ def describe(header: GgufHeader) -> dict[str, Any]:
 
 
 def capabilities(header: GgufHeader) -> list[str]:
-    """What the model can do, read from its GGUF: embedding, or completion and more."""
+    """What the model can do, read from its GGUF: embedding, rerank, or completion and more."""
+    if header.is_reranker:
+        return ["rerank"]
     if header.is_embedding:
         return ["embedding"]
     return ["completion", *abilities(header.chat_template)]

@@ -5,8 +5,8 @@
 It takes llama-server's flags (the ones that matter: -c, -np, --embedding), loads for as long as it
 is told, and answers at the speed it is told. A token is a word. It answers "echo: <last message>",
 and the last message may be a command: `/count N` answers N words, `/dump` answers the request as
-JSON, `/call TEXT` answers the text, `/think` thinks before it answers, `/die` kills the process
-after two words.
+JSON, `/call TEXT` answers the text, `/tool NAME JSON` calls a tool, `/think` thinks before it
+answers, `/die` kills the process after two words. With log-probabilities every word has -0.5.
 """
 
 from __future__ import annotations
@@ -109,6 +109,8 @@ class FakeEngine:
             _send(writer, 501, _problem(501, "Infill is not supported", "not_supported_error"))
         elif path == "/v1/embeddings" and self.flags.embedding:
             self._embeddings(writer, body)
+        elif path == "/v1/rerank" and self.flags.pooling == "rank":
+            _send(writer, 200, _ranked(body))
         elif path in _GENERATING and not self.flags.embedding:
             await self._generation(writer, body, chat=path == "/v1/chat/completions")
         else:
@@ -143,14 +145,20 @@ class FakeEngine:
                 if texts[-1] == "/think":
                     _event(writer, _thought("let me "))
                     _event(writer, _thought("see"))
+                called = chat and texts[-1].startswith("/tool ")
+                if called:
+                    for piece in _tool_pieces(texts[-1]):
+                        _event(writer, piece)
+                    words = []
                 async for word in self._paced(words[:limit]):
                     count += 1
                     piece = word if count == 1 else f" {word}"
-                    _event(writer, _chat_piece(piece) if chat else {"content": piece})
+                    _event(writer, _chat_piece(piece, body) if chat else _raw_piece(piece, body))
                     await writer.drain()
                     if texts[-1] == "/die" and count == 2:
                         os.kill(os.getpid(), signal.SIGKILL)
                 reason = "length" if len(words) > limit else "stop"
+                reason = "tool_calls" if called else reason
                 for last in _ending(chat, reason, prompt_tokens, count):
                     _event(writer, last)
                 _chunk(writer, b"data: [DONE]\n\n")
@@ -197,8 +205,41 @@ def _vector(text: str) -> list[float]:
     return [v / length for v in values]
 
 
-def _chat_piece(text: str) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "finish_reason": None, "delta": {"content": text}}]}
+def _ranked(body: dict[str, Any]) -> dict[str, Any]:
+    """A document's score is the number of words that it shares with the query."""
+    query = set(body["query"].split())
+    texts = [text.split() for text in body["documents"]]
+    rows = [{"index": i, "relevance_score": len(query & set(t))} for i, t in enumerate(texts)]
+    tokens = sum(len(query) + len(text) for text in texts)
+    return {"results": rows, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+
+
+def _chat_piece(text: str, body: dict[str, Any]) -> dict[str, Any]:
+    choice = {"index": 0, "finish_reason": None, "delta": {"content": text}}
+    if body.get("logprobs"):
+        choice["logprobs"] = {"content": [_logprob(text)]}
+    return {"choices": [choice]}
+
+
+def _raw_piece(text: str, body: dict[str, Any]) -> dict[str, Any]:
+    probabilities = {"completion_probabilities": [_logprob(text)]} if body.get("n_probs") else {}
+    return {"content": text, **probabilities}
+
+
+def _logprob(text: str) -> dict[str, Any]:
+    other = {"token": "?", "logprob": -1.5, "bytes": [63]}
+    best = {"token": text, "logprob": -0.5, "bytes": list(text.encode())}
+    return {**best, "top_logprobs": [best, other]}
+
+
+def _tool_pieces(command: str) -> list[dict[str, Any]]:
+    """A call in three pieces, as llama-server streams it: name, half of the arguments, the rest."""
+    _, name, arguments = command.split(" ", 2)
+    half = len(arguments) // 2
+    call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": ""}}
+    pieces = [call, *({"function": {"arguments": a}} for a in (arguments[:half], arguments[half:]))]
+    deltas = [{"tool_calls": [{"index": 0, **piece}]} for piece in pieces]
+    return [{"choices": [{"index": 0, "finish_reason": None, "delta": d}]} for d in deltas]
 
 
 def _thought(text: str) -> dict[str, Any]:
@@ -257,6 +298,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("-c", type=int, default=4096)
     parser.add_argument("-np", type=int, default=1)
     parser.add_argument("--embedding", action="store_true")
+    parser.add_argument("--pooling", default="")
     parser.add_argument("--fim", action="store_true")
     return parser.parse_known_args(arguments)[0]
 
