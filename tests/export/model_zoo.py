@@ -258,7 +258,7 @@ def _encoder(kind: Any, config: Any, folder: Path) -> Path:
                 parameter.data.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     pooling = {"word_embedding_dimension": 64, "pooling_mode_cls_token": True}
-    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     parts = [("Transformer", ""), ("Pooling", "1_Pooling")]
     modules = [

@@ -147,8 +147,8 @@ class FakeEngine:
                     _event(writer, _thought("see"))
                 called = chat and texts[-1].startswith("/tool ")
                 if called:
-                    for piece in _tool_pieces(texts[-1]):
-                        _event(writer, piece)
+                    for chunk in _tool_pieces(texts[-1]):
+                        _event(writer, chunk)
                     words = []
                 async for word in self._paced(words[:limit]):
                     count += 1
@@ -215,7 +215,7 @@ def _ranked(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chat_piece(text: str, body: dict[str, Any]) -> dict[str, Any]:
-    choice = {"index": 0, "finish_reason": None, "delta": {"content": text}}
+    choice: dict[str, Any] = {"index": 0, "finish_reason": None, "delta": {"content": text}}
     if body.get("logprobs"):
         choice["logprobs"] = {"content": [_logprob(text)]}
     return {"choices": [choice]}
@@ -237,7 +237,8 @@ def _tool_pieces(command: str) -> list[dict[str, Any]]:
     _, name, arguments = command.split(" ", 2)
     half = len(arguments) // 2
     call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": ""}}
-    pieces = [call, *({"function": {"arguments": a}} for a in (arguments[:half], arguments[half:]))]
+    rest = [{"function": {"arguments": part}} for part in (arguments[:half], arguments[half:])]
+    pieces: list[dict[str, Any]] = [call, *rest]
     deltas = [{"tool_calls": [{"index": 0, **piece}]} for piece in pieces]
     return [{"choices": [{"index": 0, "finish_reason": None, "delta": d}]} for d in deltas]
 
