@@ -140,6 +140,7 @@ def _routes() -> list[Route]:
 
 async def _metrics(request: Request) -> Response:
     daemon: Daemon = request.app.state.daemon
+    await daemon.measure_caches()
     return Response(daemon.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
 

@@ -31,6 +31,7 @@ class RequestInfo:
         timings: milliseconds by phase (queue, load, first, prompt, completion), as they come.
         queue_position: its place when it came, from 1; 0 when it did not wait.
         headers: more headers for the answer, set before it begins.
+        chinese: the reader's language is Chinese, so errors are told in it, too.
     """
 
     id: str = ""
@@ -39,6 +40,7 @@ class RequestInfo:
     timings: dict[str, float] = field(default_factory=dict)
     queue_position: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    chinese: bool = False
 
     def answer_headers(self) -> list[tuple[bytes, bytes]]:
         """What the answer's head says of the way the request went."""

@@ -28,6 +28,7 @@ from slipway.store.adapter import add_adapters
 from slipway.store.describe import capabilities_of
 
 _KNOWN = 1000
+_LOOK_EVERY_S = 2.0
 
 logger = logging.getLogger("slipway.api")
 
@@ -54,7 +55,18 @@ class Daemon:
         self._session = aiohttp.ClientSession(connector=connector)
         self.client = EngineClient(self._session)
         await self.residency.start()
-        self._preloading = asyncio.create_task(self._preload())
+        self._tasks = [
+            asyncio.create_task(self._preload()),
+            asyncio.create_task(self._unload_removed()),
+        ]
+
+    async def _unload_removed(self) -> None:
+        """Unload models whose weights were removed from the store by another process."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            for resident in self.residency.residents():
+                if not resident.spec.gguf.exists():
+                    self.residency.unload(resident.spec.gguf)
 
     async def _preload(self) -> None:
         """Load the models that the settings name, one after the other; a failure is logged."""
@@ -72,7 +84,8 @@ class Daemon:
 
     async def close(self) -> None:
         """Stop every worker."""
-        self._preloading.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self.residency.close()
         if self._session:
             await self._session.close()
@@ -88,6 +101,17 @@ class Daemon:
             logs=self.home.logs,
             timeout_s=self.settings.load_timeout_s,
         )
+
+    async def measure_caches(self) -> None:
+        """Ask the workers how full their caches are, for the metrics; the silent are left out."""
+        workers = self.residency.workers()
+        asked = (self.client.cache_tokens(worker) for _, worker in workers)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        tokens: dict[str, int] = {}
+        for (name, _), count in zip(workers, found, strict=True):
+            if isinstance(count, int):
+                tokens[name] = tokens.get(name, 0) + count
+        self.metrics.cache_tokens = tokens
 
     async def resolve(self, name: str) -> ModelManifest:
         """The model of that name; `base+tuned` is the base with the adapters of `tuned`.

@@ -6,6 +6,7 @@ from typing import Any
 
 from slipway.api.context import current
 from slipway.core.errors import SlipwayError
+from slipway.core.i18n import Text
 
 CLIENT_CLOSED = 499
 
@@ -24,11 +25,20 @@ def status_of(error: SlipwayError) -> int:
 
 
 def ollama_error(error: SlipwayError) -> dict[str, Any]:
-    """`{"error": message}` as Ollama's clients read it, with code and hint beside it."""
+    """`{"error": message}` as Ollama's clients read it, with code and hint beside it.
+
+    A reader whose `Accept-Language` begins with `zh` has both in Chinese, too, under `local`.
+    """
     body: dict[str, Any] = {"error": error.message_en, "code": error.code}
     if error.hint_en:
         body["hint"] = error.hint_en
+    if current().chinese:
+        body["local"] = {"error": _chinese(error.message), "hint": _chinese(error.hint)}
     return body
+
+
+def _chinese(sentence: Text | str) -> str:
+    return sentence.in_language("zh") if isinstance(sentence, Text) else sentence
 
 
 def openai_error(error: SlipwayError, *, param: str | None = None) -> dict[str, Any]:

@@ -82,7 +82,12 @@ class Front:
         given = request.headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        info = RequestInfo(id=request_id, caller=caller_of(request))
+        language = request.headers.get("accept-language", "")
+        info = RequestInfo(
+            id=request_id,
+            caller=caller_of(request),
+            chinese=language.lower().startswith("zh"),
+        )
         enter(info)
         status = CLIENT_CLOSED
 

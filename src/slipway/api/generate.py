@@ -18,6 +18,7 @@ from slipway.api.truncation import shorten_prompt
 from slipway.core.errors import UsageError
 from slipway.core.i18n import tr
 from slipway.engine.client import Event
+from slipway.store.gotemplate import TemplateError, parse
 
 
 async def generate(request: Request) -> Response:
@@ -32,6 +33,8 @@ async def generate(request: Request) -> Response:
         keep = job.options.get("num_keep", NUM_KEEP)
         job.shorten = shorten_prompt(job.options["num_predict"], keep)
     _check(body)
+    if body.template:
+        job.template = _checked(body.template)
     if not body.prompt and not body.suffix:
         return await load_only(request, job, body.model, chat=False)
     require_capability(model, "completion", "generate")
@@ -54,14 +57,31 @@ def _check(body: GenerateBody) -> None:
         raise UsageError(
             "request.raw", tr("raw mode does not support template, system, or context")
         )
-    if body.template:
+    if body.template and "{%" in body.template:
         raise UsageError(
-            "request.unsupported",
-            tr("`{name}` is not supported", name="template"),
+            "request.bad_template",
+            tr("`template` is read as a Go template, and this one is Jinja"),
             tr("create a model with that TEMPLATE, or render the prompt and send it `raw`"),
         )
     if body.suffix and body.images:
         raise UsageError("request.unsupported", tr("`{name}` is not supported", name="images"))
+
+
+def _checked(template: str) -> str:
+    """The template, when it can be read.
+
+    Raises:
+        UsageError: it cannot; line and reason are named.
+    """
+    try:
+        parse(template)
+    except TemplateError as error:
+        reason = tr("line {line}: {reason}", line=error.line, reason=error.reason)
+        raise UsageError(
+            "request.bad_template",
+            tr("field `{field}`: {reason}", field="template", reason=reason),
+        ) from error
+    return template
 
 
 def _chat(body: GenerateBody, job: Job) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Job:
         returns_context: the tokens of prompt and answer are wanted with the end.
         context: these tokens, known with the end.
         before: tokens of earlier turns and the chat payload of the new one, for `complete`.
+        template: a Go template that is used for this request instead of the model's own.
     """
 
     daemon: Daemon
@@ -53,6 +54,7 @@ class Job:
     returns_context: bool = False
     context: list[int] | None = None
     before: tuple[list[int], dict[str, Any]] | None = None
+    template: str | None = None
     info: RequestInfo = field(default_factory=current)
     name: str = ""
     _between: Any = None
@@ -63,6 +65,8 @@ class Job:
     @property
     def client(self) -> EngineClient:
         """Who asks the worker: the daemon's client, or one that renders the model's Go template."""
+        if self.template is not None:
+            return TemplatedClient(self.daemon.client, parse(self.template))
         template = self.model.template
         if template and is_go_template(template):
             return TemplatedClient(self.daemon.client, parse(template))

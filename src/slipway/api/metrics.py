@@ -23,8 +23,9 @@ _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1,
 class _Residents(Collector):
     """Reads the residency when scraped."""
 
-    def __init__(self, residency: Residency) -> None:
+    def __init__(self, residency: Residency, metrics: Metrics) -> None:
         self._residency = residency
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
         """The families (Prometheus's collector protocol)."""
@@ -47,6 +48,11 @@ class _Residents(Collector):
             ("model_requests_active", "Requests being served.", _sums(residents, _leases)),
             ("model_slots", "Requests that can be served at once.", _sums(residents, _slots)),
             ("model_context_tokens", "Context of all slots.", _sums(residents, _context)),
+            (
+                "model_kv_cache_tokens",
+                "Tokens whose keys and values are held, those of earlier requests included.",
+                self._metrics.cache_tokens,
+            ),
         ):
             family = GaugeMetricFamily(f"slipway_{name}", help_text, labels=["model"])
             for model, value in values.items():
@@ -94,6 +100,7 @@ class Metrics:
     """The daemon's counters and histograms."""
 
     def __init__(self, residency: Residency) -> None:
+        self.cache_tokens: dict[str, int] = {}
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "slipway_requests",
@@ -133,7 +140,7 @@ class Metrics:
             ["model", "phase"],
             registry=self.registry,
         )
-        self.registry.register(_Residents(residency))
+        self.registry.register(_Residents(residency, self))
 
     def _times(self) -> None:
         """Histograms of how long each request took, by model."""

@@ -182,6 +182,7 @@ def _tail(finish: Finish, job: Job, begun: int) -> dict[str, Any]:
         "load_duration": int(job.load_s * 1e9),
         "prompt_eval_count": finish.prompt_tokens,
         "prompt_eval_duration": int(finish.prompt_s * 1e9),
+        "prompt_cached_count": finish.cached_tokens,
         "eval_count": finish.completion_tokens,
         "eval_duration": int(finish.completion_s * 1e9),
     }

@@ -54,15 +54,16 @@ async def ps(request: Request) -> Response:
     for resident in daemon.residency.residents():
         try:
             model = await daemon.resolve(resident.name)
+            digest, facts = model.digest, details(model)
         except SlipwayError:
-            continue  # removed while it was loaded
+            digest, facts = "", {}  # its name was removed; its memory is still taken
         models.append(
             {
                 "name": resident.name,
                 "model": resident.name,
                 "size": resident.memory_bytes,
-                "digest": model.digest,
-                "details": details(model),
+                "digest": digest,
+                "details": facts,
                 "expires_at": timestamp(now + timedelta(seconds=resident.expires_in_s)),
                 "size_vram": 0,
                 "context_length": resident.spec.num_ctx,

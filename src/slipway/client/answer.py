@@ -32,6 +32,7 @@ class Timings:
         total_s: from the request to the last token.
         load_s: spent on loading the model; 0 when it was there.
         prompt_tokens: tokens of the prompt.
+        cached_tokens: of these, taken from the cache; 0 when the server does not say.
         prompt_s: time to read those that were not cached.
         completion_tokens: tokens of the answer.
         completion_s: time to make them.
@@ -40,6 +41,7 @@ class Timings:
     total_s: float
     load_s: float
     prompt_tokens: int
+    cached_tokens: int
     prompt_s: float
     completion_tokens: int
     completion_s: float
@@ -55,6 +57,7 @@ class Timings:
             seconds("total_duration"),
             seconds("load_duration"),
             int(line.get("prompt_eval_count") or 0),
+            int(line.get("prompt_cached_count") or 0),
             seconds("prompt_eval_duration"),
             int(line.get("eval_count") or 0),
             seconds("eval_duration"),
@@ -62,8 +65,9 @@ class Timings:
 
     @property
     def prompt_rate(self) -> float | None:
-        """Prompt tokens per second; None when no time was measured."""
-        return self.prompt_tokens / self.prompt_s if self.prompt_s > 0 else None
+        """Prompt tokens read per second, cached ones apart; None when no time was measured."""
+        read = self.prompt_tokens - self.cached_tokens
+        return read / self.prompt_s if self.prompt_s > 0 else None
 
     @property
     def completion_rate(self) -> float | None:

@@ -19,7 +19,7 @@ from slipway.client.failures import Explained, error_of_answer, error_of_line
 from slipway.client.http import Message
 from slipway.client.light_httpx import prepare_httpx
 from slipway.core.errors import ToolError, UsageError
-from slipway.core.i18n import tr
+from slipway.core.i18n import current_language, tr
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 _CONNECT_TIMEOUT_S = 5.0
@@ -58,7 +58,11 @@ class DaemonClient:
         self.is_local = address.host in _LOCAL_HOSTS
         self._http = httpx.Client(
             base_url=self.url,
-            headers={"User-Agent": f"slipway/{__version__}", **_key()},
+            headers={
+                "User-Agent": f"slipway/{__version__}",
+                "Accept-Language": current_language(),
+                **_key(),
+            },
             timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S),
             # a proxy of the environment cannot reach this machine's own servers
             trust_env=not self.is_local,

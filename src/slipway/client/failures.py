@@ -92,9 +92,12 @@ def error_of_answer(response: httpx.Response) -> SlipwayError:
 
 def error_of_line(line: Mapping[str, Any], kind: type[SlipwayError] = ToolError) -> SlipwayError:
     """The error that a line of an answer, or a body, describes in Ollama's shape."""
-    code, hint = line.get("code"), line.get("hint")
+    code, message, hint = line.get("code"), str(line["error"]), line.get("hint")
+    local = line.get("local")
+    if isinstance(local, Mapping):  # the same in the language that this client asked for
+        message, hint = str(local.get("error") or message), local.get("hint")
     return kind(
         code if isinstance(code, str) else "client.daemon_failed",
-        str(line["error"]),
+        message,
         hint if isinstance(hint, str) else "",
     )

@@ -17,9 +17,11 @@ import orjson
 from slipway.core.errors import ResourceError, SlipwayError, ToolError, UsageError
 from slipway.core.i18n import tr
 from slipway.engine.table import Lease, WorkerLostError
+from slipway.engine.worker import Worker
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
+_SLOTS_S = 0.5
 _SILENCE_S = 600.0  # llama-server sends a comment every 30 s while it works
 
 
@@ -155,6 +157,20 @@ class EngineClient:
         """Tokens of the prompt that a chat payload becomes."""
         return len(await self.tokenize(lease, await self.render(lease, payload)))
 
+    async def cache_tokens(self, worker: Worker) -> int:
+        """Tokens whose keys and values a worker holds, of running and of earlier requests.
+
+        Raises:
+            aiohttp.ClientError, TimeoutError: it does not answer at once.
+        """
+        async with self.session.get(
+            f"{worker.base_url}/slots",
+            headers={"Authorization": f"Bearer {worker.key}"},
+            timeout=aiohttp.ClientTimeout(total=_SLOTS_S),
+        ) as answer:
+            slots = orjson.loads(await answer.read()) if answer.status == 200 else []
+        return sum(_slot_tokens(slot) for slot in slots)
+
     async def _post(self, lease: Lease, path: str, body: Mapping[str, Any]) -> Any:
         try:
             async with self._request(lease, path, body) as answer:
@@ -193,6 +209,12 @@ class EngineClient:
             },
             timeout=aiohttp.ClientTimeout(total=None, sock_read=_SILENCE_S),
         )
+
+
+def _slot_tokens(slot: Mapping[str, Any]) -> int:
+    new = slot.get("next_token") or [{}]
+    decoded = (new[0] if isinstance(new, list) else new).get("n_decoded", 0)
+    return int(slot.get("n_prompt_tokens", 0)) + int(decoded)
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

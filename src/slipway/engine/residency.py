@@ -25,7 +25,7 @@ from slipway.engine.table import (
     Waiting,
     WorkerLostError,
 )
-from slipway.engine.worker import Launcher
+from slipway.engine.worker import Launcher, Worker
 
 
 @dataclass
@@ -127,6 +127,11 @@ class Residency:
             if entry.state != "stopping"
         ]
         return sorted(found, key=lambda resident: -resident.expires_in_s)
+
+    def workers(self) -> list[tuple[str, Worker]]:
+        """The workers that can answer, each with its model's name; for questions about them."""
+        entries = self._owner.table.values()
+        return [(e.name, e.worker) for e in entries if e.state == "ready" and e.worker is not None]
 
     @property
     def queue_length(self) -> int:

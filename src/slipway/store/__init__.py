@@ -11,7 +11,7 @@ from slipway.store.catalogue import (
     resolve_model,
     verify_model,
 )
-from slipway.store.create import create_model
+from slipway.store.create import create_model, create_parsed
 from slipway.store.describe import describe_model
 from slipway.store.manifests import ModelManifest
 from slipway.store.modelfile import Modelfile, parse_modelfile, read_modelfile
@@ -27,6 +27,7 @@ __all__ = [
     "attach_quality",
     "copy_model",
     "create_model",
+    "create_parsed",
     "describe_model",
     "list_models",
     "parse_modelfile",

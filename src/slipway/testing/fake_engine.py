@@ -60,6 +60,7 @@ class FakeEngine:
         self.context = flags.c // flags.np
         self.slots = asyncio.Semaphore(flags.np)
         self.active = 0
+        self.held = 0  # tokens of the last prompt
         self.key = os.environ.get("LLAMA_API_KEY", "")
         self.words = Words()
 
@@ -98,7 +99,7 @@ class FakeEngine:
         elif self.key and headers.get("authorization") != f"Bearer {self.key}":
             _send(writer, 401, _problem(401, "Invalid API Key", "authentication_error"))
         elif path == "/slots":
-            _send(writer, 200, [{"is_processing": i < self.active} for i in range(self.flags.np)])
+            _send(writer, 200, [self._slot(number) for number in range(self.flags.np)])
         elif path == "/tokenize":
             _send(writer, 200, {"tokens": self.words.tokens(body["content"])})
         elif path == "/detokenize":
@@ -117,6 +118,10 @@ class FakeEngine:
             _send(writer, 404, _problem(404, "File Not Found", "not_found_error"))
         await writer.drain()
 
+    def _slot(self, number: int) -> dict[str, Any]:
+        held = self.held if number == 0 else 0
+        return {"is_processing": number < self.active, "n_prompt_tokens": held}
+
     def _embeddings(self, writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
         inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
         counts = [len(text if isinstance(text, list) else text.split()) for text in inputs]
@@ -134,6 +139,7 @@ class FakeEngine:
         if prompt_tokens >= self.context:
             _send(writer, 400, self._overflow(prompt_tokens))
             return
+        self.held = prompt_tokens
         words = _answer(texts[-1], body)
         limit = body.get("n_predict", -1)
         limit = self.context - prompt_tokens if limit < 0 else limit

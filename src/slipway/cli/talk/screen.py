@@ -101,13 +101,23 @@ def timing_lines(timings: Timings) -> list[Text]:
     return [
         tr("total duration:       {value}", value=go_duration(timings.total_s)),
         tr("load duration:        {value}", value=go_duration(timings.load_s)),
-        tr("prompt eval count:    {count} token(s)", count=timings.prompt_tokens),
+        _prompt_line(timings),
         tr("prompt eval duration: {value}", value=go_duration(timings.prompt_s)),
         tr("prompt eval rate:     {rate} tokens/s", rate=_rate(timings.prompt_rate)),
         tr("eval count:           {count} token(s)", count=timings.completion_tokens),
         tr("eval duration:        {value}", value=go_duration(timings.completion_s)),
         tr("eval rate:            {rate} tokens/s", rate=_rate(timings.completion_rate)),
     ]
+
+
+def _prompt_line(timings: Timings) -> Text:
+    if not timings.cached_tokens:
+        return tr("prompt eval count:    {count} token(s)", count=timings.prompt_tokens)
+    return tr(
+        "prompt eval count:    {count} token(s), {cached} of them cached",
+        count=timings.prompt_tokens,
+        cached=timings.cached_tokens,
+    )
 
 
 def _rate(rate: float | None) -> str:
