@@ -43,7 +43,14 @@ setup: $(VENV)/.dev ## make the virtual environment with all extras
 demo: $(VENV)/.train ## the whole path once, ending in a chat (DEMO="--quick" for options)
 	@$(BIN)/slipway demo $(DEMO)
 
-test: $(VENV)/.dev ## run the tests (the default tier)
+JS := tests/contract/js
+
+# The official JavaScript clients; their tests are skipped with a reason where there is no Node.js.
+$(JS)/node_modules: $(JS)/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix $(JS) --silent --no-audit --no-fund && touch $@; \
+	else echo "npm is missing: the JavaScript clients will not be tried (apt-get install nodejs npm)"; fi
+
+test: $(VENV)/.dev $(JS)/node_modules ## run the tests (the default tier)
 	@$(BIN)/python -m pytest -m "not slow"
 
 $(VENV)/.slow: $(VENV)/.dev
@@ -51,7 +58,7 @@ $(VENV)/.slow: $(VENV)/.dev
 	@$(PIP) -e '.[train,dev,ray]'
 	@touch $@
 
-test-slow: $(VENV)/.slow ## run the slow tests too
+test-slow: $(VENV)/.slow $(JS)/node_modules ## run the slow tests too
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/.dev ## formatting, lint, types
@@ -67,4 +74,4 @@ bench: $(VENV)/.dev ## run the benchmarks, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove the virtual environment and caches (not SLIPWAY_HOME)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build
+	rm -rf $(VENV) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache build

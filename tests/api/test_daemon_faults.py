@@ -181,12 +181,21 @@ def test_a_daemon_with_a_key_wants_it_of_every_request(
         assert [model["name"] for model in client.models()] == ["shop:q4"]
 
 
+def _records_of(request_id: str, caplog: pytest.LogCaptureFixture) -> list[Any]:
+    fields = [(record, getattr(record, "fields", {})) for record in caplog.records]
+    return [record for record, found in fields if found.get("request_id") == request_id]
+
+
 def test_a_logged_request_carries_its_fields_and_json_lines_hold_them(
     http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", logger="slipway.api"):
         http.post("/api/chat", json=chat("hi", stream=False), headers={"x-request-id": "r-1"})
-    record = next(r for r in caplog.records if getattr(r, "fields", {}).get("request_id") == "r-1")
+        # the line is written after the answer's last byte, which is all that the client waits for
+        until = time.monotonic() + 10
+        while not (records := _records_of("r-1", caplog)) and time.monotonic() < until:
+            time.sleep(0.01)
+    (record,) = records
     line = json.loads(JsonFormatter().format(record))
     assert (line["status"], line["model"], line["path"]) == (200, "shop:q4", "/api/chat")
     assert line["level"] == "INFO" and line["ms"] >= line["first_ms"] > 0

@@ -180,7 +180,9 @@ def bert_reranker(folder: Path, minilm: Path) -> Path:
     config = _bert_config()
     config.num_labels = 1
     config.architectures = ["BertForSequenceClassification"]
-    return _encoder(BertForSequenceClassification, config, folder)
+    _encoder(BertForSequenceClassification, config, folder)
+    (folder / "modules.json").unlink()  # a reranker pools nothing that sentence-transformers knows
+    return folder
 
 
 def _bert_config() -> Any:

@@ -72,6 +72,7 @@ class Tensor:
     nbytes: int = 0
 
 
+_CLASSIFIER = ("cls.weight", "cls.output.weight")
 _POOLING_RANK = 4  # llama.cpp, enum llama_pooling_type
 
 
@@ -144,8 +145,18 @@ class GgufHeader:
 
     @property
     def is_reranker(self) -> bool:
-        """Whether the model scores pairs of texts: its pooling is llama.cpp's RANK."""
-        return bool(self.get("pooling_type") == _POOLING_RANK)
+        """Whether the model scores pairs of texts.
+
+        Its pooling is llama.cpp's RANK, or it names none and ends in a classifier of one label, as
+        the converter writes BERT's kin (bge-reranker).
+        """
+        pooling = self.get("pooling_type")
+        if pooling is not None:
+            return bool(pooling == _POOLING_RANK)
+        labels = self.get("classifier.output_labels")
+        if isinstance(labels, list | tuple) and len(labels) > 1:
+            return False
+        return any(tensor.name in _CLASSIFIER for tensor in self.tensors)
 
 
 class _Reader:
