@@ -1,8 +1,8 @@
-"""Which channels a request may go to, and in which order. Pure: no I/O, randomness is passed in."""
+"""What a channel is, and under which names models are offered."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,8 +21,17 @@ class Channel:
         models: name that clients use -> name at the upstream.
         priority: higher ones are tried first.
         weight: share of the requests among channels of equal priority; 0 only as a last resort.
+        enabled: False was said by a human, and only a human takes it back.
         sealed_key: the upstream's own key, see `slipway.gateway.seal`.
         created_at: UTC milliseconds.
+        groups: groups of users it serves; empty: all.
+        tags: what a request can ask for by tag.
+        capabilities: what it can do beyond the model's plain use, such as `tools` or `vision`;
+            None: not known, so it is not held against it.
+        keys: ids of its own keys where it has several; see `key_ids`.
+        needs_key: it cannot be used without one.
+        slots: requests it works on at a time; None: not known.
+        disabled_by: who disabled it.
     """
 
     id: int
@@ -36,6 +45,18 @@ class Channel:
     enabled: bool = True
     sealed_key: bytes | None = field(default=None, repr=False)
     created_at: int = 0
+    groups: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    capabilities: frozenset[str] | None = None
+    keys: tuple[int, ...] = ()
+    needs_key: bool = False
+    slots: int | None = None
+    disabled_by: str | None = None
+
+    @property
+    def key_ids(self) -> tuple[int, ...]:
+        """Ids of its keys; a single stored key has the id 0."""
+        return self.keys or ((0,) if self.sealed_key is not None else ())
 
     def as_json(self) -> dict[str, Any]:
         """The channel as JSON; of its own key only whether there is one."""
@@ -55,10 +76,17 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One step of a plan: a channel and the model's name there."""
+    """One step of a plan: a channel and the model's name there.
+
+    Attributes:
+        model: the name under which the channel offers it, which breakers go by.
+        key: id of the channel's key to use; None when it has none.
+    """
 
     channel: Channel
     upstream_model: str
+    model: str = ""
+    key: int | None = None
 
 
 def resolve_model(channels: Iterable[Channel], asked: str) -> str | None:
@@ -67,38 +95,10 @@ def resolve_model(channels: Iterable[Channel], asked: str) -> str | None:
     As with Ollama, a name without a tag means `:latest`; a name that is offered exactly as it was
     asked for wins.
     """
-    offered = {name for channel in channels if channel.enabled for name in channel.models}
+    return match_name({n for c in channels if c.enabled for n in c.models}, asked)
+
+
+def match_name(offered: Collection[str], asked: str) -> str | None:
+    """As `resolve_model`, among the names that are offered."""
     other = asked.removesuffix(":latest") if asked.endswith(":latest") else f"{asked}:latest"
     return next((name for name in (asked, other) if name in offered), None)
-
-
-def plan(channels: Sequence[Channel], model: str, draws: Iterable[float]) -> list[Target]:
-    """The targets of a request in the order in which they are to be tried, each channel once.
-
-    Among channels of one priority the order is drawn by weight without replacement, so a channel
-    of weight 3 comes before one of weight 1 in three of four requests.
-
-    Args:
-        model: a name as `resolve_model` gives it.
-        draws: numbers in [0, 1), one per channel.
-    """
-    left = [channel for channel in channels if channel.enabled and model in channel.models]
-    numbers = iter(draws)
-    ordered: list[Target] = []
-    while left:
-        top = max(channel.priority for channel in left)
-        chosen = _draw([c for c in left if c.priority == top], next(numbers))
-        left.remove(chosen)
-        ordered.append(Target(chosen, chosen.models[model]))
-    return ordered
-
-
-def _draw(group: list[Channel], number: float) -> Channel:
-    weighted = [channel for channel in group if channel.weight > 0] or group
-    weights = [max(channel.weight, 1) for channel in weighted]
-    mark = number * sum(weights)
-    for channel, weight in zip(weighted, weights, strict=True):
-        mark -= weight
-        if mark < 0:
-            return channel
-    return weighted[-1]
