@@ -9,8 +9,7 @@ import pytest
 import torch
 from tests.contract.test_daemon_real import tools as tools
 from tests.export.conftest import shared_tools as shared_tools
-from tests.export.model_zoo import bert_reranker
-from tests.shared_home import shared_home
+from tests.export.model_zoo import xlm_reranker
 
 from slipway.api import build_app
 from slipway.core.paths import Home
@@ -18,7 +17,6 @@ from slipway.engine.settings import EngineSettings
 from slipway.export import convert_to_gguf
 from slipway.export.toolchain import Toolchain
 from slipway.store import create_model
-from slipway.store.pull import STARTER_EMBED, pull_base
 from slipway.testing.asgi_server import AsgiServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning:transformers")]
@@ -30,7 +28,7 @@ DOCUMENTS = ["the parcel was sent on monday", "cats and dogs", "where is it"]
 def test_scores_are_those_of_transformers(home: Home, tmp_path: Path, tools: Toolchain) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    folder = bert_reranker(tmp_path / "rank", pull_base(STARTER_EMBED, home=shared_home()))
+    folder = xlm_reranker(tmp_path / "rank")
     convert_to_gguf(folder, tmp_path / "gguf", outtype="f32", home=home)
     create_model("rank", f"FROM {tmp_path / 'gguf' / 'model.gguf'}", home=home)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()

@@ -172,15 +172,14 @@ def bert(folder: Path, minilm: Path) -> Path:
     return _encoder(BertModel, _bert_config(), folder)
 
 
-def bert_reranker(folder: Path, minilm: Path) -> Path:
-    """A random BERT that scores pairs of texts, the family of bge-reranker."""
-    from transformers import BertForSequenceClassification
+def xlm_reranker(folder: Path) -> Path:
+    """A random XLM-R that scores pairs of texts, the family of bge-reranker-v2-m3."""
+    from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
-    bert(folder, minilm)
-    config = _bert_config()
+    xlm_roberta(folder)
+    config = XLMRobertaConfig.from_pretrained(folder)
     config.num_labels = 1
-    config.architectures = ["BertForSequenceClassification"]
-    _encoder(BertForSequenceClassification, config, folder)
+    _encoder(XLMRobertaForSequenceClassification, config, folder)
     (folder / "modules.json").unlink()  # a reranker pools nothing that sentence-transformers knows
     return folder
 

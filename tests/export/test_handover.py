@@ -224,3 +224,14 @@ def test_transformers_takes_the_file_and_the_converter_the_key(
     empty_template_key(folder)
     assert AutoTokenizer.from_pretrained(folder).chat_template == CHATML == template_of(folder)
     assert gguf_template(tools, folder, tmp_path / "none.gguf") is None
+
+
+def test_a_bert_that_classifies_is_refused_because_its_pooler_would_be_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    config = {"architectures": ["BertForSequenceClassification"], "model_type": "bert"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(InputError) as caught:
+        require_convertible(folder)
+    assert caught.value.code == "model.pooler_lost"

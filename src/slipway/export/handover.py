@@ -37,6 +37,7 @@ def inspect(folder: Path) -> list[Fault]:
         _packed(folder, config),
         _wrapped(folder),
         routing_fault(folder, config),
+        _pooler_lost(folder, config),
         _template_hidden(folder, tokenizer),
         _two_templates(folder, tokenizer),
         _no_vocabulary(folder, tokenizer),
@@ -115,6 +116,18 @@ def _packed(folder: Path, config: dict[str, Any]) -> Fault | None:
             "the weights in {folder} are quantised ({method})", folder=folder, method="bitsandbytes"
         ),
         tr("convert the full-precision model; quantise the GGUF with `slipway quantize`"),
+        fatal=True,
+    )
+
+
+def _pooler_lost(folder: Path, config: dict[str, Any]) -> Fault | None:
+    """The converter leaves BERT's pooler out, and llama.cpp then classifies without it."""
+    if "BertForSequenceClassification" not in (config.get("architectures") or ()):
+        return None
+    return Fault(
+        "model.pooler_lost",
+        tr("{folder} is a BERT that classifies, and its pooler would be lost", folder=folder),
+        tr("take a reranker of the XLM-RoBERTa or Qwen3 family, such as bge-reranker-v2-m3"),
         fatal=True,
     )
 
