@@ -180,7 +180,7 @@ def add_token(
                 user_id=user_id,
                 name=name,
                 prefix=key[:_PREFIX_LENGTH],
-                hash=_digest(key),
+                hash=digest_of(key),
                 created_at=made,
                 expires_at=made + lifetime_ms if lifetime_ms else None,
                 models=models,
@@ -234,6 +234,40 @@ def revoke_token(store: Store, name: str) -> Token:
     return _token(row)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A key that is in the database, whether it may be used or not."""
+
+    token: Token
+    user_enabled: bool
+
+
+def find_key(db: Connection, digest: str) -> Known | None:
+    """The token with this hash; None when there is none."""
+    row = db.execute(_TOKEN_BY_HASH, {"key_hash": digest}).first()
+    if row is None or not hmac.compare_digest(row.hash, digest):
+        return None
+    return Known(_token(row), row.user_enabled)
+
+
+def check_key(known: Known | None, at_ms: int) -> Known:
+    """The same, when it may be used.
+
+    Raises:
+        ApiError: 401 for a key that is unknown, revoked or expired; 403 when its user is disabled.
+    """
+    if known is None:
+        raise invalid_key("Wrong API key.")
+    token = known.token
+    if not token.enabled:
+        raise invalid_key("This API key was revoked.")
+    if token.expires_at is not None and token.expires_at <= at_ms:
+        raise invalid_key("This API key has expired.")
+    if not known.user_enabled:
+        raise ApiError(403, "user_disabled", "The user of this API key is disabled.")
+    return known
+
+
 def authenticate(db: Connection, key: str | None, at_ms: int) -> Token:
     """The token that a key opens.
 
@@ -246,20 +280,11 @@ def authenticate(db: Connection, key: str | None, at_ms: int) -> Token:
     """
     if not key:
         raise invalid_key("No API key: send `Authorization: Bearer sk-...`.")
-    digest = _digest(key)
-    row = db.execute(_TOKEN_BY_HASH, {"key_hash": digest}).first()
-    if row is None or not hmac.compare_digest(row.hash, digest):
-        raise invalid_key("Wrong API key.")
-    if not row.enabled:
-        raise invalid_key("This API key was revoked.")
-    if row.expires_at is not None and row.expires_at <= at_ms:
-        raise invalid_key("This API key has expired.")
-    if not row.user_enabled:
-        raise ApiError(403, "user_disabled", "The user of this API key is disabled.")
-    return _token(row)
+    return check_key(find_key(db, digest_of(key)), at_ms).token
 
 
-def _digest(key: str) -> str:
+def digest_of(key: str) -> str:
+    """The hash under which a key is kept."""
     # keys are random and long, so a plain hash cannot be searched and a slow one buys nothing
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -78,7 +78,7 @@ class GatewayApp:
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        released = await self._relay.in_database(recover, self._store)
+        released = await self._relay.directory.in_database(recover, self._store)
         if released:
             log.warning("released the reserves of %d requests that a dead gateway left", released)
         try:
@@ -112,14 +112,14 @@ class GatewayApp:
             with self._store.read() as db:
                 return authenticate(db, key, now_ms()), load_channels(db)
 
-        return await self._relay.in_database(load)
+        return await self._relay.directory.in_database(load)
 
     async def _health(self, _request: Request) -> Response:
         def ping() -> None:
             with self._store.read() as db:
                 db.exec_driver_sql("SELECT 1 FROM tokens LIMIT 1")
 
-        await self._relay.in_database(ping)
+        await self._relay.directory.in_database(ping)
         return JSONResponse({"status": "ok"})
 
     async def _show_metrics(self, _request: Request) -> Response:

@@ -168,7 +168,12 @@ def load_channels(db: Connection) -> list[Channel]:
 def list_prices(store: Store) -> dict[str, Price]:
     """Model -> price."""
     with store.read() as db:
-        return {row.model: _price(row) for row in db.execute(select(prices))}
+        return load_prices(db)
+
+
+def load_prices(db: Connection) -> dict[str, Price]:
+    """Model -> price, within a transaction."""
+    return {row.model: _price(row) for row in db.execute(select(prices))}
 
 
 def load_price(db: Connection, model: str) -> Price | None:

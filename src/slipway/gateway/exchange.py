@@ -7,17 +7,21 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from slipway.gateway.accounts import Token, authenticate
+from slipway.gateway.accounts import Token
 from slipway.gateway.adapters import Endpoint
-from slipway.gateway.channels import load_channels, load_price, upstream_key
+from slipway.gateway.books import Books, Ending, Reserve, StaleError
 from slipway.gateway.clock import now_ms
-from slipway.gateway.ledger import release, reserve, settle
+from slipway.gateway.directory import Catalogue, Directory
 from slipway.gateway.limits import RequestWindow
 from slipway.gateway.pricing import Price, Usage, cost_micro, most_tokens
-from slipway.gateway.problems import model_not_allowed, model_not_found, rate_limited
-from slipway.gateway.routing import Channel, Target, plan, resolve_model
-from slipway.gateway.store import Store
-from slipway.gateway.usage import RequestRecord, record
+from slipway.gateway.problems import (
+    ApiError,
+    model_not_allowed,
+    model_not_found,
+    rate_limited,
+)
+from slipway.gateway.routing import Channel, Target, plan
+from slipway.gateway.usage import RequestRecord
 
 CLIENT_LEFT = 499
 
@@ -29,6 +33,7 @@ class Call:
     Attributes:
         raw: the body's bytes; `body` is the same, parsed.
         started: `time.perf_counter()` at its arrival; `created_at` is UTC milliseconds.
+        counted: it is in its token's rate already.
     """
 
     request_id: str
@@ -40,6 +45,7 @@ class Call:
     model: str
     started: float
     created_at: int = field(default_factory=now_ms)
+    counted: bool = False
 
     @property
     def stream(self) -> bool:
@@ -80,39 +86,61 @@ class Exchange:
         self.status, self.error = status, code or "error"
 
 
-def admit(store: Store, window: RequestWindow, call: Call) -> Exchange:
+async def admit(directory: Directory, books: Books, window: RequestWindow, call: Call) -> Exchange:
     """Check key, model, rate and budget, choose channels, and reserve the request's cost.
 
     Raises:
         ApiError: the request is refused; nothing is reserved then.
     """
-    with store.read() as db:
-        token = authenticate(db, call.key, call.created_at)
-        channels = load_channels(db)
-        model = resolve_model(channels, call.model)
-        price = load_price(db, model) if model else None
-    if token.rpm is not None and (wait_s := window.take(token.id, token.rpm)):
-        raise rate_limited(token.rpm, wait_s)
-    if not token.allows(call.model) and not (model and token.allows(model)):
-        raise model_not_allowed(call.model)
+    newest = -1
+    while True:
+        catalogue = await directory.catalogue(newest)
+        try:
+            token = (await directory.key(call.key, call.created_at)).token
+            model = _allowed_model(catalogue, token, call.model)
+        except ApiError:
+            newest = await directory.newest()
+            if newest == catalogue.revision:
+                raise
+            continue
+        if token.rpm is not None and not call.counted:
+            if wait := window.take(token.id, token.rpm):
+                raise rate_limited(token.rpm, wait)
+            call.counted = True
+        price = catalogue.prices.get(model)
+        entry = Reserve(
+            call.request_id,
+            token.id,
+            cost_micro(most_tokens(call.body), price) if price is not None else 0,
+            model,
+            call.endpoint,
+            call.created_at,
+            catalogue.revision,
+        )
+        try:
+            await books.reserve(entry)
+        except StaleError as stale:
+            newest = stale.revision
+            continue
+        channels = catalogue.by_model[model]
+        targets = [
+            (target, directory.upstream_key(catalogue, target.channel))
+            for target in plan(channels, model, [random.random() for _ in channels])
+        ]
+        return Exchange(call, token, model, price, targets)
+
+
+def _allowed_model(catalogue: Catalogue, token: Token, asked: str) -> str:
+    model = catalogue.resolve(asked)
+    if not token.allows(asked) and not (model and token.allows(model)):
+        raise model_not_allowed(asked)
     if model is None:
-        raise model_not_found(call.model)
-    targets = [
-        (target, upstream_key(store, target.channel))
-        for target in plan(channels, model, [random.random() for _ in channels])
-    ]
-    most = cost_micro(most_tokens(call.body), price)
-    with store.write() as db:
-        reserve(db, call.request_id, token, most, model=model, endpoint=call.endpoint)
-    return Exchange(call, token, model, price, targets)
+        raise model_not_found(asked)
+    return model
 
 
-def close(store: Store, done: Exchange) -> RequestRecord | None:
-    """Settle or release the reserve and log the request, in one transaction.
-
-    Returns:
-        the logged row; None when the request had been closed already.
-    """
+def ending(done: Exchange) -> Ending:
+    """What the books are told of a request that is over."""
     usage = done.usage or Usage()
     cost = cost_micro(usage, done.price)
     row = RequestRecord(
@@ -133,14 +161,7 @@ def close(store: Store, done: Exchange) -> RequestRecord | None:
         ttft_ms=done.ttft_ms,
         duration_ms=elapsed_ms(done.call.started),
     )
-    with store.write() as db:
-        if done.usage is not None and done.channel is not None:
-            ended = settle(db, row.request_id, cost, done.channel.id)
-        else:
-            ended = release(db, row.request_id)
-        if ended:
-            record(db, row)
-    return row if ended else None
+    return Ending(row, done.usage is not None and done.channel is not None, now_ms())
 
 
 def elapsed_ms(started: float) -> int:

@@ -1,8 +1,9 @@
 """The relay: an OpenAI request in, a channel's answer out, the books kept.
 
 Plain ASGI, because this is the hot path. Order of events for one request: read the body, admit
-it (one read and one write transaction), connect to a channel, pass the answer on, close the books
-*before* the last bytes leave, so that whoever has an answer finds it in the ledger.
+it (keys and channels are in memory, the reserve is written), connect to a channel, pass the answer
+on, close the books *before* the last bytes leave, so that whoever has an answer finds it in the
+ledger.
 """
 
 from __future__ import annotations
@@ -12,10 +13,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import aiohttp
 import orjson
@@ -23,8 +21,10 @@ from starlette.types import Receive, Scope, Send
 
 from slipway.core.errors import SlipwayError
 from slipway.gateway.adapters import ADAPTERS, Endpoint, UpstreamRequest
+from slipway.gateway.books import Books
 from slipway.gateway.config import GatewayConfig
-from slipway.gateway.exchange import CLIENT_LEFT, Call, Exchange, admit, close
+from slipway.gateway.directory import Directory
+from slipway.gateway.exchange import CLIENT_LEFT, Call, Exchange, admit, ending
 from slipway.gateway.limits import RequestWindow
 from slipway.gateway.metrics import Metrics
 from slipway.gateway.pricing import Usage, prompt_estimate, usage_from
@@ -38,7 +38,6 @@ ENDPOINTS: dict[str, Endpoint] = {path: path for path in get_args(Endpoint)}
 _CLIENT_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 # each waits for the database as long as its busy timeout
 _BOOK_ATTEMPTS = 3
-T = TypeVar("T")
 
 
 class ClientLeftError(Exception):
@@ -48,28 +47,25 @@ class ClientLeftError(Exception):
 class Relay:
     """Relays requests; one per event loop.
 
-    All database work runs in one thread, so that a busy file never stops the streams of others.
+    Database work runs in threads of its own, so that a busy file never stops the streams of others.
     """
 
     def __init__(self, store: Store, config: GatewayConfig, metrics: Metrics) -> None:
-        self._store = store
+        self.directory = Directory(store)
+        self._books = Books(store)
         self._config = config
         self._metrics = metrics
         self._window = RequestWindow(time.monotonic)
         self._upstreams = Upstreams(config)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-db")
         self._closing: set[asyncio.Task[None]] = set()
-
-    async def in_database(self, work: Callable[..., T], *args: Any) -> T:
-        """Run database work in the relay's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args))
 
     async def shut_down(self) -> None:
         """Wait until the books of ended requests are closed, then let go of everything."""
         while self._closing:
             await asyncio.wait(set(self._closing))
         await self._upstreams.close()
-        self._thread.shutdown()
+        await self._books.close()
+        self.directory.shut_down()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a POST to one of `ENDPOINTS`; `scope["slipway.request_id"]` names the request."""
@@ -80,7 +76,7 @@ class Relay:
             try:
                 raw = await self._read_body(headers, receive)
                 call = _parse(scope["path"], headers, raw, request_id, started)
-                exchange = await self.in_database(admit, self._store, self._window, call)
+                exchange = await admit(self.directory, self._books, self._window, call)
             except ClientLeftError:
                 return
             except Exception as error:
@@ -228,16 +224,18 @@ class Relay:
         await asyncio.shield(task)
 
     async def _write_books(self, exchange: Exchange) -> None:
+        entry = ending(exchange)
+        row = entry.row
         for attempt in range(1, _BOOK_ATTEMPTS + 1):
             try:
-                row = await self.in_database(close, self._store, exchange)
+                written = await self._books.end(entry)
                 break
             except SlipwayError:
                 # when it never works the hold stays, until a gateway starts after this process
                 log.exception("%s is not in the books (%d)", exchange.call.request_id, attempt)
         else:
             return
-        if row is None:
+        if not written:
             return
         channel = exchange.channel.name if exchange.channel else ""
         self._metrics.finished(row, channel)

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,68 @@ class Store:
                 yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A write transaction, alone in the database from its first statement on."""
+    def write(self, *, catalogue: bool = True) -> Iterator[Connection]:
+        """A write transaction, alone in the database from its first statement on.
+
+        Args:
+            catalogue: it may change users, tokens, channels or prices, of which running gateways
+                keep copies; they read them again at their next request.
+        """
         with _explain(self.path), self._engine.begin() as connection:
             yield connection
+            if catalogue:
+                connection.exec_driver_sql("UPDATE revision SET value = value + 1")
+
+    def explain(self) -> AbstractContextManager[None]:
+        """A block in which the database's own failures become errors that say what to do."""
+        return _explain(self.path)
+
+    @property
+    def checkpoints(self) -> bool:
+        """Whether somebody must call `checkpoint` beside a hot connection."""
+        return True
+
+    def hot_connection(self) -> HotConnection:
+        """A connection of its own for one thread that writes all the time."""
+        raw = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        _configure(raw, None)
+        # a checkpoint inside of a commit is its longest part by far: `checkpoint` does it instead
+        raw.execute("PRAGMA wal_autocheckpoint = 0")
+        return HotConnection(raw)
+
+    def checkpoint(self) -> None:
+        """Move what was written lately from the write-ahead log into the file; blocks nobody."""
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path)) as raw:
+            raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+class HotConnection:
+    """SQLite without anything between: transactions by hand, statements prepared once."""
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self._raw = raw
+        self.execute = raw.execute
+
+    def begin(self) -> None:
+        """Begin a write transaction, alone in the database."""
+        self._raw.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make it last."""
+        self._raw.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo it, if there is one."""
+        if self._raw.in_transaction:
+            self._raw.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._raw.close()
 
 
 def open_store(path: Path | None = None) -> Store:
@@ -130,7 +184,7 @@ def _migrate(store: Store) -> None:
     config = Config()
     config.set_main_option("script_location", "slipway.gateway:migrations")
     config.set_main_option("path_separator", "os")
-    with store.write() as connection:
+    with store.write(catalogue=False) as connection:
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 # the newest migration; a database at this revision is opened without loading Alembic
-SCHEMA_HEAD = "0001"
+SCHEMA_HEAD = "0002"
 
 metadata = MetaData(
     naming_convention={
@@ -30,6 +30,9 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+# one row: how often users, tokens, channels and prices were changed
+revision = Table("revision", metadata, Column("value", BigInteger, nullable=False))
 
 users = Table(
     "users",
