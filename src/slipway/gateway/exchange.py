@@ -59,7 +59,8 @@ class Exchange:
 
     Attributes:
         model: the name under which the channels offer what was asked for.
-        targets: channels in the order to try, each with the channel's own key.
+        catalogue: by which it was admitted.
+        targets: channels in the order to try.
         channel: the one that answered.
         usage: what to bill; None to bill nothing.
     """
@@ -68,7 +69,8 @@ class Exchange:
     token: Token
     model: str
     price: Price | None
-    targets: list[tuple[Target, str | None]]
+    catalogue: Catalogue
+    targets: list[Target]
     channel: Channel | None = None
     usage: Usage | None = None
     status: int = 200
@@ -123,11 +125,8 @@ async def admit(directory: Directory, books: Books, window: RequestWindow, call:
             newest = stale.revision
             continue
         channels = catalogue.by_model[model]
-        targets = [
-            (target, directory.upstream_key(catalogue, target.channel))
-            for target in plan(channels, model, [random.random() for _ in channels])
-        ]
-        return Exchange(call, token, model, price, targets)
+        targets = plan(channels, model, [random.random() for _ in channels])
+        return Exchange(call, token, model, price, catalogue, targets)
 
 
 def _allowed_model(catalogue: Catalogue, token: Token, asked: str) -> str:

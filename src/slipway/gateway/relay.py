@@ -144,8 +144,9 @@ class Relay:
     async def _connect(self, exchange: Exchange) -> tuple[UpstreamRequest, aiohttp.ClientResponse]:
         """The first channel that answers; those that cannot be connected to are passed over."""
         call = exchange.call
-        for target, key in exchange.targets:
+        for target in exchange.targets:
             channel = target.channel
+            key = self.directory.upstream_key(exchange.catalogue, channel)
             adapter = ADAPTERS[channel.kind]
             request = adapter.request(target, call.endpoint, call.raw, call.body, key)
             try:
