@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/gateway_overhead.py`: upstream, load, and the gateways it compares."""
