@@ -200,7 +200,7 @@ def test_merging_gives_the_same_in_any_order_and_twice_changes_nothing(
     one, other = breaker(), breaker()
     for state in states:
         one.merge(state, 10.0)
-    for state in shuffler.sample(states, len(states)) + states:
+    for state in shuffler.sample(states, len(states)) * 2:
         other.merge(state, 10.0)
     assert one.export() == other.export()
     assert states == [] or one.at == max(0.0, *(s["at"] for s in states))

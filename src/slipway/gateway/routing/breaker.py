@@ -86,11 +86,13 @@ class Seat:
         epoch: the breaker's when the request began; reports of an older epoch change nothing.
         probe: when it began, if it is a half-open breaker's probe.
         counted: it has been counted as a success, which a later failure takes back.
+        row: failures in a row that this success ended.
     """
 
     epoch: int = 0
     probe: float | None = None
     counted: bool = False
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +260,7 @@ class Breaker:
 
     def _succeeded(self, seat: Seat, now: float) -> bool:
         if not seat.counted:
-            seat.counted = True
+            seat.counted, seat.row = True, self._failures
             self._window.add(now, ok=1)
         self._failures = 0
         if not self.is_open:
@@ -273,7 +275,9 @@ class Breaker:
 
     def _failed(self, seat: Seat, outcome: Outcome, now: float) -> bool:
         self._window.add(now, ok=-1 if seat.counted else 0, bad=1)
-        seat.counted = False
+        if seat.counted:
+            seat.counted = False
+            self._failures = max(self._failures, seat.row)
         self._failures += 1
         reason: Reason | None = None
         if outcome == "key_refused":
