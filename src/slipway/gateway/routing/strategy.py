@@ -39,7 +39,7 @@ Random = Callable[[], float]
 _SCAN = 64
 _SAMPLE = 32
 # more replicas of one model are not searched for a prefix
-_AFFINITY = 512
+_AFFINITY = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,10 @@ class ChannelTable:
         """As `resolve_model`, without a look at every channel."""
         return match_name(self._offered, asked)
 
+    def known_name(self, asked: str) -> str | None:
+        """As `resolve`, among the models of disabled channels too."""
+        return match_name(self._of_model, asked)
+
     def tiers(self, model: str, group: str | None) -> tuple[Tier, ...]:
         """Enabled channels that serve a group, by falling priority; group None: all groups."""
         known = self._tiers.get((model, group))
