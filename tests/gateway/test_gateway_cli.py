@@ -37,7 +37,7 @@ def test_user_token_and_channel_are_made_and_listed(
     capsys.readouterr()
 
     assert run("user", "ls") == 0
-    assert capsys.readouterr().out.splitlines()[1].split("\t")[:3] == ["ada", "admin", "enabled"]
+    assert capsys.readouterr().out.splitlines()[1].split("\t")[:3] == ["ada", "admin", "default"]
     assert run("token", "ls") == 0
     listed = capsys.readouterr().out
     assert key not in listed and key[:10] in listed
@@ -141,3 +141,20 @@ def test_a_key_file_without_a_key_is_refused(
     assert run(*channel, "--api-key-file", str(file)) == EXIT_USAGE
     assert str(file) in capsys.readouterr().err
     assert run("channel", "refresh", "c") == EXIT_NOT_FOUND
+
+
+def test_limits_are_set_listed_and_taken_away(capsys: Capture) -> None:
+    assert run("user", "add", "ada", "--group", "team") == 0
+    assert run("limit", "set", "group", "team", "--rpm", "60", "--day", "2.50") == 0
+    capsys.readouterr()
+    assert run("limit", "ls") == 0
+    row = capsys.readouterr().out.splitlines()[1].split("\t")
+    assert row == ["group", "team", "60", "-", "-", "0.00 / 2.50", "-", "-"]
+    assert run("limit", "ls", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["scope"], found["rpm"], found["day_micro"]) == ("group", 60, 2_500_000)
+    assert run("limit", "set", "user", "ad", "--rpm", "1") == 5
+    assert "`ada`" in capsys.readouterr().err
+    assert run("limit", "set", "user", "ada") == 2
+    assert run("limit", "rm", "group", "team") == 0
+    assert run("limit", "rm", "group", "team") == 5

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from slipway.gateway.config import GatewayConfig
     from slipway.gateway.ledger import check_books
+    from slipway.gateway.limits import Limit, LimitRow, list_limits, remove_limit, set_limit
     from slipway.gateway.pricing import Price, parse_money
     from slipway.gateway.routing import Channel
     from slipway.gateway.server import serve
@@ -54,6 +55,7 @@ _HOME = {
     "channels": ("ChannelSpec", "add_channel", "list_channels", "list_prices", "refresh_channel"),
     "config": ("GatewayConfig",),
     "ledger": ("check_books",),
+    "limits": ("Limit", "LimitRow", "list_limits", "remove_limit", "set_limit"),
     "pricing": ("Price", "parse_money"),
     "routing": ("Channel",),
     "server": ("serve",),
@@ -66,6 +68,8 @@ __all__ = [
     "Channel",
     "ChannelSpec",
     "GatewayConfig",
+    "Limit",
+    "LimitRow",
     "Price",
     "Store",
     "Token",
@@ -77,6 +81,7 @@ __all__ = [
     "build_app",
     "check_books",
     "list_channels",
+    "list_limits",
     "list_prices",
     "list_requests",
     "list_tokens",
@@ -84,8 +89,10 @@ __all__ = [
     "open_store",
     "parse_money",
     "refresh_channel",
+    "remove_limit",
     "revoke_token",
     "serve",
+    "set_limit",
     "usage_summary",
 ]
 

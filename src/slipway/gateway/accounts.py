@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
 import string
@@ -27,7 +28,10 @@ _PREFIX_LENGTH = 10
 _NAME = re.compile(r"[\w.@-]{1,64}")
 
 _TOKENS = select(
-    tokens, users.c.name.label("user"), users.c.enabled.label("user_enabled")
+    tokens,
+    users.c.name.label("user"),
+    users.c.enabled.label("user_enabled"),
+    users.c.group.label("user_group"),
 ).join_from(tokens, users, tokens.c.user_id == users.c.id)
 # made once, because making a statement costs more than running it
 _TOKEN_BY_ID = _TOKENS.where(tokens.c.id == bindparam("token_id"))
@@ -43,6 +47,7 @@ class User:
     role: Role
     enabled: bool
     created_at: int
+    group: str = "default"
 
     def as_json(self) -> dict[str, Any]:
         """The user as JSON, times in RFC 3339."""
@@ -60,6 +65,8 @@ class Token:
         used_micro: what it has spent.
         held_micro: what running requests have reserved on top.
         rpm: requests it may make per minute; None for no limit.
+        group: its user's.
+        networks: addresses (CIDR) that it may be used from; None for any.
     """
 
     id: int
@@ -76,6 +83,8 @@ class Token:
     used_micro: int
     held_micro: int
     rpm: int | None
+    group: str = "default"
+    networks: tuple[str, ...] | None = None
 
     def allows(self, model: str) -> bool:
         """Whether the token may use the model of this name."""
@@ -102,14 +111,31 @@ def check_name(name: str, what: Text) -> str:
     return name
 
 
-def add_user(store: Store, name: str, role: Role = "user") -> User:
-    """Make a user.
+def check_network(text: str) -> str:
+    """A network in CIDR notation; a single address is one of its own.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return str(ipaddress.ip_network(text.strip(), strict=False))
+    except ValueError as error:
+        raise UsageError(
+            "gateway.bad_network",
+            tr("`{text}` is no network", text=text),
+            tr("write an address or CIDR, for example `10.0.0.0/8`"),
+        ) from error
+
+
+def add_user(store: Store, name: str, role: Role = "user", group: str = "default") -> User:
+    """Make a user, in a group that limits and channels may name.
 
     Raises:
         ConflictError: the name is taken.
         UsageError: bad name or role.
     """
     check_name(name, tr("user"))
+    check_name(group, tr("group"))
     if role not in get_args(Role):
         raise UsageError(
             "gateway.bad_role",
@@ -124,16 +150,20 @@ def add_user(store: Store, name: str, role: Role = "user") -> User:
                 tr("list them with `slipway gateway user ls`"),
             )
         made = now_ms()
-        result = db.execute(insert(users).values(name=name, role=role, created_at=made))
+        result = db.execute(
+            insert(users).values(name=name, role=role, group=group, created_at=made)
+        )
         assert result.inserted_primary_key is not None
-        return User(result.inserted_primary_key[0], name, role, True, made)
+        return User(result.inserted_primary_key[0], name, role, True, made, group)
 
 
 def list_users(store: Store) -> list[User]:
     """All users in the order of their names."""
     with store.read() as db:
         rows = db.execute(select(users).order_by(users.c.name)).all()
-    return [User(row.id, row.name, row.role, row.enabled, row.created_at) for row in rows]
+    return [
+        User(row.id, row.name, row.role, row.enabled, row.created_at, row.group) for row in rows
+    ]
 
 
 def add_token(
@@ -145,6 +175,7 @@ def add_token(
     budget_micro: int | None = None,
     lifetime_ms: int | None = None,
     rpm: int | None = None,
+    networks: list[str] | None = None,
 ) -> tuple[Token, str]:
     """Make a token.
 
@@ -186,6 +217,7 @@ def add_token(
                 models=models,
                 budget_micro=budget_micro,
                 rpm=rpm,
+                networks=None if networks is None else [check_network(text) for text in networks],
             )
         )
         assert result.inserted_primary_key is not None
@@ -319,4 +351,6 @@ def _token(row: Row[Any]) -> Token:
         used_micro=row.used_micro,
         held_micro=row.held_micro,
         rpm=row.rpm,
+        group=row.user_group,
+        networks=None if row.networks is None else tuple(row.networks),
     )

@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import orjson
+
 from slipway.gateway.ledger import this_process
-from slipway.gateway.problems import ApiError, insufficient_quota
+from slipway.gateway.limits.rules import Window
+from slipway.gateway.problems import ApiError, budget_spent, insufficient_quota
 from slipway.gateway.store import Store
 from slipway.gateway.usage import RequestRecord
 
@@ -29,14 +32,26 @@ _RESERVE = (
     "UPDATE tokens SET held_micro = held_micro + ?, last_used_at = ? WHERE id = ? AND"
     " (budget_micro IS NULL OR used_micro + held_micro + ? <= budget_micro)"
 )
+_SPENT = (
+    "SELECT used_micro, held_micro FROM spending WHERE scope = ? AND subject = ? AND period = ?"
+)
+_HOLD_SPENDING = (
+    "INSERT INTO spending (scope, subject, period, used_micro, held_micro) VALUES (?, ?, ?, 0, ?)"
+    " ON CONFLICT (scope, subject, period)"
+    " DO UPDATE SET held_micro = spending.held_micro + excluded.held_micro"
+)
+_SPEND = (
+    "UPDATE spending SET held_micro = held_micro - ?, used_micro = used_micro + ?"
+    " WHERE scope = ? AND subject = ? AND period = ?"
+)
 _LEFT = "SELECT budget_micro - used_micro - held_micro FROM tokens WHERE id = ?"
 _HOLD = (
     "INSERT INTO holds (request_id, token_id, amount_micro, state, owner, model, endpoint,"
-    " created_at) VALUES (?, ?, ?, 'held', ?, ?, ?, ?)"
+    " created_at, windows) VALUES (?, ?, ?, 'held', ?, ?, ?, ?, ?)"
 )
 _END = (
     "UPDATE holds SET state = ?, ended_at = ? WHERE request_id = ? AND state = 'held'"
-    " RETURNING token_id, amount_micro"
+    " RETURNING token_id, amount_micro, windows"
 )
 _SETTLE = "UPDATE tokens SET held_micro = held_micro - ?, used_micro = used_micro + ? WHERE id = ?"
 _ENTRY = (
@@ -77,6 +92,7 @@ class Reserve:
 
     Attributes:
         revision: of the catalogue by which the request was admitted.
+        budgets: windows of `spending` that it counts in, with what may be spent in each.
     """
 
     request_id: str
@@ -86,23 +102,33 @@ class Reserve:
     endpoint: str
     created_at: int
     revision: int
+    budgets: Sequence[tuple[Window, int]] = ()
 
     def book(self, execute: Execute, revision: int) -> None:
         """Set it aside.
 
         Raises:
             StaleError: the catalogue is newer than the admission.
-            ApiError: 403 when the token's budget does not cover it.
+            ApiError: 403 when the token's budget, or one of a period, does not cover it.
         """
         if revision != self.revision:
             raise StaleError(revision)
         amount, token = self.amount_micro, self.token_id
+        for window, most in self.budgets:
+            used, held = execute(_SPENT, window).fetchone() or (0, 0)
+            if used + held + amount > most:
+                raise budget_spent(window[0], window[2], amount, most - used - held)
         changed = execute(_RESERVE, (amount, self.created_at, token, amount))
         if changed.rowcount != 1:
             left = execute(_LEFT, (token,)).fetchone()
             raise insufficient_quota(amount, left[0] if left else 0)
         hold = (self.request_id, token, amount, this_process())
-        execute(_HOLD, (*hold, self.model, self.endpoint, self.created_at))
+        windows = None
+        if self.budgets:
+            windows = orjson.dumps([window for window, _ in self.budgets]).decode()
+            for window, _ in self.budgets:
+                execute(_HOLD_SPENDING, (*window, amount))
+        execute(_HOLD, (*hold, self.model, self.endpoint, self.created_at, windows))
         if amount:
             move = (self.request_id, "reserve")
             execute(_ENTRY, (*move, f"token:{token}", -amount, self.created_at))
@@ -124,9 +150,11 @@ class Ending:
         found = execute(_END, (state, at, row.request_id)).fetchone()
         if found is None:
             return False
-        token, amount = found
+        token, amount, windows = found
         cost = row.cost_micro if self.settle else 0
         execute(_SETTLE, (amount, cost, token))
+        for window in orjson.loads(windows) if windows else ():
+            execute(_SPEND, (amount, cost, *window))
         moves = [(f"hold:{token}", -amount), (f"token:{token}", amount - cost)]
         if self.settle:
             moves.append((f"channel:{row.channel_id}", cost))
@@ -196,6 +224,10 @@ class Books:
             SlipwayError: the database is busy or full; nothing was written.
         """
         return bool(await asyncio.shield(self._post(entry)))
+
+    def end_later(self, entry: Ending) -> None:
+        """Write an outcome for which nobody waits; `close` waits for it."""
+        self._post(entry).add_done_callback(_log_failure)
 
     async def close(self) -> None:
         """Write what waits, and let go of the database."""
@@ -314,6 +346,11 @@ def _book(connection: _Connection, batch: list[_Job]) -> None:
             connection.run([job])
         except Exception as error:
             job.error = error
+
+
+def _log_failure(done: asyncio.Future[Any]) -> None:
+    if not done.cancelled() and (error := done.exception()):
+        log.error("an outcome is not in the books: %s", error)
 
 
 def _deliver(batch: list[_Job]) -> None:

@@ -14,6 +14,7 @@ class GatewayConfig:
         port: TCP port.
         max_body_bytes: larger request bodies are refused.
         connect_timeout_s: for reaching a channel before the next one is tried.
+        queue_timeout_s: how long a request may wait for one of the places that a limit allows.
         idle_timeout_s: how long a channel may stay silent, loading a model included.
     """
 
@@ -22,3 +23,4 @@ class GatewayConfig:
     max_body_bytes: int = 32 * 1024 * 1024
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 600.0
+    queue_timeout_s: float = 10.0

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from sqlalchemy import select
 
-from slipway.gateway.accounts import Known, check_key, digest_of, find_key
+from slipway.gateway.accounts import Known, Token, check_key, digest_of, find_key
 from slipway.gateway.channels import load_channels, load_prices, upstream_key
+from slipway.gateway.limits import Limit, load_limits
+from slipway.gateway.limits.gate import Rule
 from slipway.gateway.pricing import Price
 from slipway.gateway.problems import invalid_key
 from slipway.gateway.routing import Channel
@@ -33,16 +35,24 @@ class Catalogue:
 
     Attributes:
         by_model: enabled channels by the name of each model that they offer.
+        limits: by scope and subject.
     """
 
     revision: int
     channels: tuple[Channel, ...]
     prices: Mapping[str, Price]
     by_model: Mapping[str, tuple[Channel, ...]]
+    limits: Mapping[tuple[str, str], Limit]
     keys: dict[int, str | None] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, number: int, channels: list[Channel], prices: Mapping[str, Price]) -> Catalogue:
+    def of(
+        cls,
+        number: int,
+        channels: list[Channel],
+        prices: Mapping[str, Price],
+        limits: Mapping[tuple[str, str], Limit],
+    ) -> Catalogue:
         """Arrange channels by what they offer."""
         by_model: dict[str, list[Channel]] = {}
         for channel in channels:
@@ -50,7 +60,25 @@ class Catalogue:
                 for model in channel.models:
                     by_model.setdefault(model, []).append(channel)
         offered = {model: tuple(found) for model, found in by_model.items()}
-        return cls(number, tuple(channels), prices, offered)
+        return cls(number, tuple(channels), prices, offered, limits)
+
+    def rules_for(self, token: Token, model: str) -> list[Rule]:
+        """The limits that hold for a request."""
+        found: list[Rule] = []
+        for subject in (
+            ("token", str(token.id)),
+            ("user", str(token.user_id)),
+            ("group", token.group),
+            ("model", model),
+        ):
+            limit = self.limits.get(subject)
+            if subject[0] == "token" and token.rpm is not None:
+                limit = replace(
+                    limit or Limit(), rpm=min(token.rpm, (limit and limit.rpm) or token.rpm)
+                )
+            if limit is not None:
+                found.append((subject, limit))
+        return found
 
     def resolve(self, asked: str) -> str | None:
         """As `routing.resolve_model`, without looking at every channel."""
@@ -136,7 +164,7 @@ class Directory:
     def _read_catalogue(self) -> Catalogue:
         with self._store.read() as db:
             number = db.execute(select(revision.c.value)).scalar_one()
-            return Catalogue.of(number, load_channels(db), load_prices(db))
+            return Catalogue.of(number, load_channels(db), load_prices(db), load_limits(db))
 
     def _read_revision(self) -> int:
         with self._store.read() as db:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.gateway.accounts import Token
 from slipway.gateway.adapters import Endpoint
-from slipway.gateway.books import Books, Ending, Reserve, StaleError
+from slipway.gateway.books import Ending
 from slipway.gateway.clock import now_ms
-from slipway.gateway.directory import Catalogue, Directory
-from slipway.gateway.limits import RequestWindow
-from slipway.gateway.pricing import Price, Usage, cost_micro, most_tokens
-from slipway.gateway.problems import (
-    ApiError,
-    model_not_allowed,
-    model_not_found,
-    rate_limited,
-)
-from slipway.gateway.routing import Channel, Target, plan
+from slipway.gateway.directory import Catalogue
+from slipway.gateway.limits import Pass
+from slipway.gateway.pricing import Price, Usage, cost_micro
+from slipway.gateway.routing import Channel, Target
 from slipway.gateway.usage import RequestRecord
 
 CLIENT_LEFT = 499
@@ -33,7 +26,7 @@ class Call:
     Attributes:
         raw: the body's bytes; `body` is the same, parsed.
         started: `time.perf_counter()` at its arrival; `created_at` is UTC milliseconds.
-        counted: it is in its token's rate already.
+        address: the caller's.
     """
 
     request_id: str
@@ -44,8 +37,8 @@ class Call:
     body: dict[str, Any]
     model: str
     started: float
+    address: str = ""
     created_at: int = field(default_factory=now_ms)
-    counted: bool = False
 
     @property
     def stream(self) -> bool:
@@ -61,6 +54,7 @@ class Exchange:
         model: the name under which the channels offer what was asked for.
         catalogue: by which it was admitted.
         targets: channels in the order to try.
+        ticket: of the gate that counts it; None when no limit holds for it.
         channel: the one that answered.
         usage: what to bill; None to bill nothing.
     """
@@ -71,6 +65,7 @@ class Exchange:
     price: Price | None
     catalogue: Catalogue
     targets: list[Target]
+    ticket: Pass | None = None
     channel: Channel | None = None
     usage: Usage | None = None
     status: int = 200
@@ -86,56 +81,6 @@ class Exchange:
     def failed(self, status: int, code: str | None) -> None:
         """Note how the request failed."""
         self.status, self.error = status, code or "error"
-
-
-async def admit(directory: Directory, books: Books, window: RequestWindow, call: Call) -> Exchange:
-    """Check key, model, rate and budget, choose channels, and reserve the request's cost.
-
-    Raises:
-        ApiError: the request is refused; nothing is reserved then.
-    """
-    newest = -1
-    while True:
-        catalogue = await directory.catalogue(newest)
-        try:
-            token = (await directory.key(call.key, call.created_at)).token
-            model = _allowed_model(catalogue, token, call.model)
-        except ApiError:
-            newest = await directory.newest()
-            if newest == catalogue.revision:
-                raise
-            continue
-        if token.rpm is not None and not call.counted:
-            if wait := window.take(token.id, token.rpm):
-                raise rate_limited(token.rpm, wait)
-            call.counted = True
-        price = catalogue.prices.get(model)
-        entry = Reserve(
-            call.request_id,
-            token.id,
-            cost_micro(most_tokens(call.body), price) if price is not None else 0,
-            model,
-            call.endpoint,
-            call.created_at,
-            catalogue.revision,
-        )
-        try:
-            await books.reserve(entry)
-        except StaleError as stale:
-            newest = stale.revision
-            continue
-        channels = catalogue.by_model[model]
-        targets = plan(channels, model, [random.random() for _ in channels])
-        return Exchange(call, token, model, price, catalogue, targets)
-
-
-def _allowed_model(catalogue: Catalogue, token: Token, asked: str) -> str:
-    model = catalogue.resolve(asked)
-    if not token.allows(asked) and not (model and token.allows(model)):
-        raise model_not_allowed(asked)
-    if model is None:
-        raise model_not_found(asked)
-    return model
 
 
 def ending(done: Exchange) -> Ending:

@@ -14,6 +14,7 @@ can be proved from the rows with `check_books`.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections import defaultdict
@@ -26,7 +27,7 @@ from slipway.gateway.accounts import Token
 from slipway.gateway.clock import now_ms
 from slipway.gateway.problems import insufficient_quota
 from slipway.gateway.store import Store
-from slipway.gateway.tables import entries, holds, requests, tokens
+from slipway.gateway.tables import entries, holds, requests, spending, tokens
 
 Outcome = Literal["settled", "released"]
 _PHASES: dict[Outcome, str] = {"settled": "settle", "released": "release"}
@@ -49,7 +50,7 @@ _END_HOLD = (
     update(holds)
     .where(holds.c.request_id == bindparam("request"), holds.c.state == "held")
     .values(state=bindparam("outcome"), ended_at=bindparam("at"))
-    .returning(holds.c.token_id, holds.c.amount_micro)
+    .returning(holds.c.token_id, holds.c.amount_micro, holds.c.windows)
 )
 _SETTLE = (
     update(tokens)
@@ -57,6 +58,18 @@ _SETTLE = (
     .values(
         held_micro=tokens.c.held_micro - _AMOUNT,
         used_micro=tokens.c.used_micro + _COST,
+    )
+)
+_SPEND = (
+    update(spending)
+    .where(
+        spending.c.scope == bindparam("of"),
+        spending.c.subject == bindparam("whose"),
+        spending.c.period == bindparam("when"),
+    )
+    .values(
+        held_micro=spending.c.held_micro - _AMOUNT,
+        used_micro=spending.c.used_micro + _COST,
     )
 )
 _ENTRY = insert(entries)
@@ -180,7 +193,23 @@ def check_books(store: Store) -> list[str]:
                     f"token {row.id}: used {row.used_micro} held {row.held_micro}, "
                     f"by its entries {spent} and {held}"
                 )
+        problems += _held_in_periods(db)
     return problems
+
+
+def _held_in_periods(db: Connection) -> list[str]:
+    """What is held in the budgets of a period must be what running requests hold there."""
+    held: dict[tuple[str, ...], int] = defaultdict(int)
+    running = select(holds.c.amount_micro, holds.c.windows).where(holds.c.state == "held")
+    for amount, windows in db.execute(running):
+        for window in json.loads(windows or "[]"):
+            held[tuple(window)] += amount
+    return [
+        f"{row.scope} {row.subject} {row.period}: held {row.held_micro}, by its requests "
+        f"{held[(row.scope, row.subject, row.period)]}"
+        for row in db.execute(select(spending))
+        if row.held_micro != held[(row.scope, row.subject, row.period)]
+    ]
 
 
 @cache
@@ -215,6 +244,9 @@ def _end(db: Connection, request_id: str, outcome: Outcome, cost: int, income: s
         return False
     sums = {"token": hold.token_id, "amount": hold.amount_micro, "cost": cost}
     db.execute(_SETTLE, sums)
+    for scope, subject, period in json.loads(hold.windows or "[]"):
+        window = {"of": scope, "whose": subject, "when": period}
+        db.execute(_SPEND, {"amount": hold.amount_micro, "cost": cost, **window})
     moves = {
         f"hold:{hold.token_id}": -hold.amount_micro,
         f"token:{hold.token_id}": hold.amount_micro - cost,

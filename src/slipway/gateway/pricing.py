@@ -142,6 +142,14 @@ def most_tokens(body: Mapping[str, Any]) -> Usage:
     return Usage(prompt, min(most, _LONGEST_COMPLETION_TOKENS))
 
 
+def tokens_estimate(body: Mapping[str, Any]) -> int:
+    """About how many tokens a request uses: its prompt, and its longest answer where it says."""
+    limit = _count(body, "max_completion_tokens")
+    if limit is None:
+        limit = _count(body, "max_tokens") or 0
+    return prompt_estimate(body) + min(limit, _LONGEST_COMPLETION_TOKENS)
+
+
 def _is_media(text: str) -> bool:
     return text.startswith("data:")
 

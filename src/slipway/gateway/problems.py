@@ -102,14 +102,21 @@ def insufficient_quota(needed_micro: int, left_micro: int) -> ApiError:
     )
 
 
-def rate_limited(limit: int, retry_after_s: int) -> ApiError:
-    """429: more requests in a minute than the key allows."""
+def budget_spent(scope: str, period: str, needed_micro: int, left_micro: int) -> ApiError:
+    """403: a budget of a day, a month or in all does not cover what the request may cost."""
+    whose = {"token": "key", "user": "user", "group": "group", "model": "model"}[scope]
     return ApiError(
-        429,
-        "rate_limit_exceeded",
-        f"This key allows {limit} requests per minute. Try again in {retry_after_s} s.",
-        headers={"Retry-After": str(retry_after_s)},
+        403,
+        "insufficient_quota",
+        f"The budget of this {whose} for {period} is too small: the request may cost up to "
+        f"{needed_micro / 1e6:.6f}, {max(0, left_micro) / 1e6:.6f} is left.",
+        type="insufficient_quota",
     )
+
+
+def network_refused() -> ApiError:
+    """403: the key may not be used from the caller's address."""
+    return ApiError(403, "network_not_allowed", "This key may not be used from this address.")
 
 
 def bad_request(message: str, param: str | None = None, code: str = "invalid_request") -> ApiError:

@@ -21,11 +21,12 @@ from starlette.types import Receive, Scope, Send
 
 from slipway.core.errors import SlipwayError
 from slipway.gateway.adapters import ADAPTERS, Endpoint, UpstreamRequest
+from slipway.gateway.admission import Admission
 from slipway.gateway.books import Books
 from slipway.gateway.config import GatewayConfig
 from slipway.gateway.directory import Directory
-from slipway.gateway.exchange import CLIENT_LEFT, Call, Exchange, admit, ending
-from slipway.gateway.limits import RequestWindow
+from slipway.gateway.exchange import CLIENT_LEFT, Call, Exchange, ending
+from slipway.gateway.limits import Gate
 from slipway.gateway.metrics import Metrics
 from slipway.gateway.pricing import Usage, prompt_estimate, usage_from
 from slipway.gateway.problems import ApiError, bad_request, body_too_large, upstream_unreachable
@@ -55,7 +56,8 @@ class Relay:
         self._books = Books(store)
         self._config = config
         self._metrics = metrics
-        self._window = RequestWindow(time.monotonic)
+        gate = Gate(time.monotonic)
+        self._admission = Admission(self.directory, self._books, gate, config.queue_timeout_s)
         self._upstreams = Upstreams(config)
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -76,19 +78,29 @@ class Relay:
             try:
                 raw = await self._read_body(headers, receive)
                 call = _parse(scope["path"], headers, raw, request_id, started)
-                exchange = await admit(self.directory, self._books, self._window, call)
             except ClientLeftError:
                 return
-            except Exception as error:
-                problem = _as_api_error(error, request_id)
-                self._metrics.refused(problem.status, problem.code)
-                await send_error(send, problem)
+            except ApiError as problem:
+                await self._refuse(send, problem)
                 return
-            await self._until_client_leaves(exchange, receive, send)
+            call.address = scope["client"][0] if scope.get("client") else ""
+            await self._until_client_leaves(call, receive, send)
 
-    async def _until_client_leaves(self, exchange: Exchange, receive: Receive, send: Send) -> None:
-        """Relay, and stop the upstream when the client goes or the server shuts down."""
-        work = asyncio.create_task(self._relay(exchange, send))
+    async def _refuse(self, send: Send, problem: ApiError) -> None:
+        self._metrics.refused(problem.status, problem.code)
+        await send_error(send, problem)
+
+    async def _serve(self, call: Call, send: Send) -> None:
+        try:
+            exchange = await self._admission.admit(call)
+        except Exception as error:
+            await self._refuse(send, _as_api_error(error, call.request_id))
+            return
+        await self._relay(exchange, send)
+
+    async def _until_client_leaves(self, call: Call, receive: Receive, send: Send) -> None:
+        """Answer, but stop waiting and generating when the client goes or the server stops."""
+        work = asyncio.create_task(self._serve(call, send))
         left = asyncio.create_task(_disconnected(receive))
         try:
             await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
@@ -166,7 +178,8 @@ class Relay:
         exchange.first_byte()
         exchange.usage = _usage_of_answer(body, exchange.call.body)
         await self._close(exchange)
-        await _send_start(send, 200, answer.content_type or "application/json")
+        kind = answer.content_type or "application/json"
+        await _send_start(send, 200, kind, headers=_limits_of(exchange))
         await send({"type": "http.response.body", "body": body})
 
     async def _pass_stream(
@@ -177,7 +190,8 @@ class Relay:
         send: Send,
     ) -> None:
         reader = StreamReader(strip_usage=upstream.strip_usage)
-        await _send_start(send, 200, answer.headers["Content-Type"], streaming=True)
+        kind, limits = answer.headers["Content-Type"], _limits_of(exchange)
+        await _send_start(send, 200, kind, streaming=True, headers=limits)
         try:
             async for chunk in answer.content.iter_any():
                 await self._forward(exchange, reader, reader.feed(chunk), send)
@@ -219,6 +233,7 @@ class Relay:
         if exchange.closed:
             return
         exchange.closed = True
+        self._admission.leave(exchange)
         task = asyncio.create_task(self._write_books(exchange))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -304,6 +319,10 @@ async def _send_start(
         lines |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in lines.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+def _limits_of(exchange: Exchange) -> dict[str, str]:
+    return exchange.ticket.headers if exchange.ticket else {}
 
 
 async def _disconnected(receive: Receive) -> None:

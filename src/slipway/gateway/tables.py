@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 # the newest migration; a database at this revision is opened without loading Alembic
-SCHEMA_HEAD = "0002"
+SCHEMA_HEAD = "0003"
 
 metadata = MetaData(
     naming_convention={
@@ -40,6 +40,7 @@ users = Table(
     Column("id", Integer, primary_key=True),
     Column("name", String, nullable=False, unique=True),
     Column("role", String, nullable=False),
+    Column("group", String, nullable=False, default="default", server_default="default"),
     Column("enabled", Boolean(name="enabled"), nullable=False, default=True),
     Column("created_at", BigInteger, nullable=False),
 )
@@ -61,6 +62,7 @@ tokens = Table(
     Column("used_micro", BigInteger, nullable=False, default=0),
     Column("held_micro", BigInteger, nullable=False, default=0),
     Column("rpm", Integer),
+    Column("networks", JSON(none_as_null=True)),  # list of CIDR; null: from anywhere
     CheckConstraint("held_micro >= 0", name="held"),
 )
 
@@ -102,7 +104,33 @@ holds = Table(
     Column("endpoint", String, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
+    Column("windows", String),  # JSON: the rows of `spending` in which it is held; null: none
     Index(None, "state"),
+)
+
+# what may be used: see limits/rules.py; null: no limit
+limits = Table(
+    "limits",
+    metadata,
+    Column("scope", String, primary_key=True),
+    Column("subject", String, primary_key=True),  # id of a token or user, name of others
+    Column("rpm", Integer),
+    Column("tpm", Integer),
+    Column("concurrency", Integer),
+    Column("day_micro", BigInteger),
+    Column("month_micro", BigInteger),
+    Column("total_micro", BigInteger),
+)
+
+# what was spent in a period that has a budget
+spending = Table(
+    "spending",
+    metadata,
+    Column("scope", String, primary_key=True),
+    Column("subject", String, primary_key=True),
+    Column("period", String, primary_key=True),  # 2026-11-27, 2026-11, total; UTC
+    Column("used_micro", BigInteger, nullable=False),
+    Column("held_micro", BigInteger, nullable=False),
 )
 
 # double entry: the amounts of one (request, phase) add up to zero
