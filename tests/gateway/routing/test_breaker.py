@@ -111,6 +111,14 @@ def test_retry_after_is_obeyed_to_the_letter_and_does_not_count_as_broken() -> N
     assert made.standing(17.0).state == "closed"
 
 
+def test_a_retry_after_of_days_is_cut_and_one_of_0_is_backed_off_from() -> None:
+    made, other = breaker(), breaker()
+    send(made, "rate_limited", 0.0, 1e6)
+    assert made.standing(0.0).left_s == RULES.retry_after_cap_s
+    send(other, "rate_limited", 0.0, 0.0)
+    assert other.standing(0.0).left_s == RULES.cool_s
+
+
 def test_a_later_retry_after_of_a_request_already_under_way_lengthens_the_pause() -> None:
     made = breaker()
     first, second = made.admit(0.0), made.admit(0.0)

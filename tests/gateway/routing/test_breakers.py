@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.gateway.routing.channels_for_tests import MODEL, channel
 
 from slipway.gateway.routing import Channel, Target
-from slipway.gateway.routing.breaker import Outcome
+from slipway.gateway.routing.breaker import BreakerRules, Outcome, later
 from slipway.gateway.routing.breakers import Breakers
 
 
@@ -114,3 +116,52 @@ def test_pruning_drops_what_has_long_been_quiet_and_keeps_what_is_open() -> None
     breakers.reset(1, 4000.0)
     assert breakers.changes().keys() == {"model/2/m"}
     assert breakers.standing(2, MODEL, 4000.0).state == "half_open"
+
+
+def test_a_slow_first_byte_counts_as_a_failure_only_where_it_is_asked_for() -> None:
+    strict, lenient = Breakers(lambda: 0.0, BreakerRules(slow_s=2.0)), Breakers(lambda: 0.0)
+    for breakers, admits in ((strict, False), (lenient, True)):
+        for _ in range(5):
+            permit = breakers.admit(target(channel(1)), 0.0)
+            assert permit is not None
+            breakers.first_byte(permit, 3.0, 0.0)
+        assert breakers.standing(1, MODEL, 0.0).admits is admits
+
+
+EVENTS = st.tuples(
+    st.integers(0, 2),
+    st.sampled_from(["ok", "failure", "failure", "rate_limited", "key_refused", "share", "take"]),
+    st.integers(0, 9),
+)
+
+
+@given(st.lists(EVENTS, max_size=120))
+def test_processes_that_have_exchanged_everything_agree_on_every_breaker(
+    events: list[tuple[int, str, int]],
+) -> None:
+    processes = [Breakers(lambda: 0.5) for _ in range(3)]
+    store: dict[str, dict[str, object]] = {}
+    now = 0.0
+
+    def share(breakers: Breakers) -> None:
+        for name, state in breakers.changes().items():
+            store[name] = dict(later(store.get(name, state), state))
+
+    for number, event, wait in events:
+        now += wait
+        breakers = processes[number]
+        if event == "share":
+            share(breakers)
+        elif event == "take":
+            breakers.load(store, now)
+        else:
+            permit = breakers.admit(target(channel(1, keys=(4,)), 4), now)
+            if permit is not None:
+                breakers.report(permit, event, now)  # type: ignore[arg-type]
+    for breakers in processes:
+        share(breakers)
+    for breakers in processes:
+        breakers.load(store, now)
+    for name in store:
+        assert len({json.dumps(breakers.export(name)) for breakers in processes}) == 1
+    assert len({breakers.standing(1, MODEL, now).state for breakers in processes}) == 1

@@ -105,7 +105,9 @@ def test_a_prefixs_owner_that_has_too_much_load_is_pointed_out() -> None:
 def test_full_channels_and_weight_0_are_said_to_be_so() -> None:
     own = router([channel(1), channel(2, slots=1), channel(3, weight=0)])
     own.live.loads.begin(2)
-    assert reasons(explain(own, Ask(MODEL), 0.0)) == {1: "weighted", 2: "full", 3: "weight_0"}
+    found = explain(own, Ask(MODEL), 0.0)
+    assert reasons(found) == {1: "weighted", 2: "full", 3: "weight_0"}
+    assert {line.channel.id: line.share for line in found.lines} == {1: 1.0, 2: 0.0, 3: 0.0}
 
 
 def test_when_nothing_is_left_it_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ def test_nothing_is_sent_again_after_the_first_byte(
         ("-3", 0.0),
         ("Thu, 01 Jan 1970 00:01:10 GMT", 10.0),
         ("Thu, 01 Jan 1970 00:00:10 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:01:10 -0000", 10.0),
         ("soon", None),
         ("nan", None),
         ("inf", None),

@@ -34,10 +34,11 @@ limit) with Retry-After from `come_back_s`.
 
 `now` is UTC seconds everywhere (`time.time()`), never monotonic: breakers travel between machines.
 
-Every second or so, with several processes: `store.put(live.breakers.changes())`, then
-`live.breakers.load(store.all(), now)`. States are small dicts by name, the last change wins, and
-half-open is each process's own. Clocks may differ by a minute. Expire them after an hour. Every few
-minutes: `live.breakers.prune(now)`. When an administrator repairs or re-enables a channel:
+Every second or so, with several processes: put `live.breakers.changes()` into a shared store, then
+`live.breakers.load(everything in it, now)`. States are small dicts by name and the last change
+wins: where two write at once the store must keep the `later` one. Half-open is each process's own.
+Clocks may differ by a minute. Let the states expire after an hour. Every few minutes:
+`live.breakers.prune(now)`. When an administrator repairs or re-enables a channel:
 `live.breakers.reset(channel_id, now)`. `Channel.enabled` is a human's word and nothing here
 changes it.
 
@@ -54,7 +55,7 @@ router with another budget, so that copies never use up the retries of real requ
 from __future__ import annotations
 
 from slipway.gateway.routing.attempts import Attempts, GaveUp, Pause, Router, Sending
-from slipway.gateway.routing.breaker import BreakerRules, Standing
+from slipway.gateway.routing.breaker import BreakerRules, Standing, later
 from slipway.gateway.routing.breakers import Breakers, Permit
 from slipway.gateway.routing.channel import (
     LOCAL_KINDS,
@@ -100,6 +101,7 @@ __all__ = [
     "Target",
     "explain",
     "judge",
+    "later",
     "plan",
     "prefix_hash",
     "resolve_model",

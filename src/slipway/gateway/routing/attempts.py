@@ -144,7 +144,7 @@ class Attempts:
 
         None when none does by itself.
         """
-        standings = self._refused_by_breaker(Ask(self._first.model, self._first.group), now)
+        standings = self._refused_by_breaker(self._first, now)
         return min((standing.left_s for standing in standings), default=None)
 
     def _final(self, failure: Failure, verdict: Verdict) -> GaveUp | None:
@@ -217,7 +217,8 @@ class Attempts:
 
         One that is broken is not waited for: whoever asks is told so at once.
         """
-        standings = [s for ask in self._asks for s in self._refused_by_breaker(ask, now)]
+        asks = [self._narrowed(ask, self._excluded) for ask in self._asks]
+        standings = [s for ask in asks for s in self._refused_by_breaker(ask, now)]
         lefts = [s.left_s for s in standings if s.state != "open" or s.reason == "rate_limited"]
         if not lefts:
             self.gave_up = "no_channel"
@@ -235,9 +236,8 @@ class Attempts:
         return Pause(delay)
 
     def _refused_by_breaker(self, ask: Ask, now: float) -> Iterator[Standing]:
-        own = self._narrowed(ask, self._excluded)
         for channel in self._router.table.of_model(ask.model):
-            found = refusal(channel, own, self._router.live, now)
+            found = refusal(channel, ask, self._router.live, now)
             if found is None:
                 # it was admissible, and another request took its last probe
                 yield Standing("half_open", False)

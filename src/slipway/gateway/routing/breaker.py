@@ -325,6 +325,15 @@ class Breaker:
         self._turn(now, is_open=True, until=now + length_s, reason=reason)
 
 
+def later(state: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Which of two shared states of one breaker wins; what a shared store must keep.
+
+    Raises:
+        ValueError: one is not what `Breaker.export` gives.
+    """
+    return other if _checked(other) > _checked(state) else state
+
+
 class _Window:
     """Counts of the last seconds in ten buckets, so that memory does not grow with traffic."""
 

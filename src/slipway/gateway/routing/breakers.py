@@ -132,6 +132,11 @@ class Breakers:
         changed, self._changed = self._changed, set()
         return {_name(p): self._known[p].export() for p in changed if p in self._known}
 
+    def export(self, name: str) -> dict[str, Any] | None:
+        """The state of one breaker by its name in `changes`; None when nothing went wrong there."""
+        breaker = self._known.get(_parsed(name))
+        return None if breaker is None else breaker.export()
+
     def load(self, states: Mapping[str, Mapping[str, Any]], now: float) -> None:
         """Take over what other processes shared; of each state the last change wins.
 

@@ -161,8 +161,10 @@ def _placed(
     channel = order[index]
     tier = [other for other in order if other.priority == channel.priority]
     first = index == 0 or order[index - 1].priority != channel.priority
-    share = _share(channel, tier, index == 0 or channel.priority == order[0].priority, ordered_by)
     loads = router.live.loads
+    roomy = [other for other in tier if not loads.full(other, now)] or tier
+    top = channel.priority == order[0].priority
+    share = _share(channel, roomy) if top and ordered_by == "weighted" else None
     code: PlaceCode | Strategy
     if channel.weight <= 0 and len(tier) > 1 and not first:
         code, text = "weight_0", tr("weight 0: only when the others of its priority fail")
@@ -208,11 +210,10 @@ def _why_first(
     return tr("drawn by weight: first for {percent} % of the requests", percent=round(100 * share))
 
 
-def _share(
-    channel: Channel, tier: Sequence[Channel], top: bool, ordered_by: Strategy | Literal["prefix"]
-) -> float | None:
-    if ordered_by != "weighted" or not top:
-        return None
+def _share(channel: Channel, tier: Sequence[Channel]) -> float:
+    """How often a channel is first among those of a tier that have room."""
+    if channel not in tier:
+        return 0.0
     weights = sum(max(0, other.weight) for other in tier)
     return max(0, channel.weight) / weights if weights else 1 / len(tier)
 
