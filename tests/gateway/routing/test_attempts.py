@@ -96,9 +96,36 @@ def test_a_limited_channel_is_waited_for_when_it_is_the_only_one() -> None:
 def test_a_pause_that_would_last_too_long_is_refused_with_the_time_to_come_back() -> None:
     attempts = Attempts(router([channel(1)]), Ask(MODEL), 0.0)
     sending(attempts)
-    attempts.failed(limited(120.0), 0.0)
+    attempts.failed(limited(20.0), 0.0)
     assert attempts.next(0.0) is None and attempts.gave_up == "no_channel"
-    assert attempts.come_back_s(20.0) == 100.0
+    assert attempts.come_back_s(5.0) == 15.0
+
+
+def test_a_busy_probe_is_waited_for_no_longer_than_the_policy_says() -> None:
+    own = router([channel(1)])
+    sick = Attempts(own, Ask(MODEL), 0.0)
+    sending(sick)
+    sick.failed(limited(1.0), 0.0)
+    probe = Attempts(own, Ask(MODEL), 1.0)
+    sending(probe, 1.0)
+    attempts, now = Attempts(own, Ask(MODEL), 1.0), 1.0
+    while isinstance(step := attempts.next(now), Pause):
+        now += step.delay_s
+    assert step is None and attempts.gave_up == "no_channel"
+    assert 1.0 + NO_DELAY.wait_s - 1.0 <= now <= 1.0 + NO_DELAY.wait_s
+
+
+def test_a_probe_that_no_retry_is_left_for_is_given_back() -> None:
+    own = router([channel(1), channel(2, priority=1)], budget=RetryBudget(0.0, 0.0, 0.0))
+    for _ in range(5):
+        broken = Attempts(own, Ask(MODEL, pinned=1), 0.0)
+        sending(broken)
+        broken.failed(DOWN, 0.0)
+    attempts = Attempts(own, Ask(MODEL), 5.0)
+    sending(attempts, 5.0)
+    attempts.failed(DOWN, 5.0)
+    assert attempts.next(5.0) is None and attempts.gave_up == "budget"
+    assert own.live.breakers.standing(1, MODEL, 5.0).admits
 
 
 def test_a_broken_channel_is_not_waited_for() -> None:
@@ -153,7 +180,7 @@ def test_fallback_models_come_when_no_channel_of_the_model_can_answer() -> None:
 
 def test_a_prompt_too_long_goes_to_the_model_for_long_ones_on_the_same_channel_too() -> None:
     own = router(
-        [channel(1, models={MODEL: "x", "long": "y"}), channel(2)],
+        [channel(1, models={MODEL: "x", "long": "y"}, priority=1), channel(2)],
         fallbacks=Fallbacks(context={MODEL: ("long",)}, failed={MODEL: ("never",)}),
     )
     attempts = Attempts(own, Ask(MODEL), 0.0)

@@ -128,6 +128,15 @@ def test_a_later_retry_after_of_a_request_already_under_way_lengthens_the_pause(
     assert made.standing(1.0).left_s == 9.0
 
 
+def test_a_shorter_retry_after_of_a_request_already_under_way_shortens_nothing() -> None:
+    made = breaker()
+    first, second = made.admit(0.0), made.admit(0.0)
+    assert first and second
+    made.report(first, "rate_limited", 0.0, 9.0)
+    assert not made.report(second, "rate_limited", 1.0, 2.0)
+    assert made.standing(1.0).left_s == 8.0
+
+
 def test_rate_limits_without_retry_after_back_off_once_for_each_episode() -> None:
     made = breaker()
     crowd = [made.admit(0.0) for _ in range(50)]
@@ -268,8 +277,6 @@ class BreakerModel(RuleBasedStateMachine):
         if outcome == "ok":
             self.row = 0
             if self.open_until is None:
-                if self.now - self.steady_since >= self.rules.window_s:
-                    self.trips = 0
                 return
             self.passed += 1
             if self.passed == self.rules.close_after:
@@ -299,6 +306,8 @@ class BreakerModel(RuleBasedStateMachine):
             assert standing.left_s == pytest.approx(self.open_until - self.now)
         else:
             assert standing.state == "half_open"
+        steady = self.open_until is None and self.now - self.steady_since >= self.rules.window_s
+        assert standing.trips == (0 if steady else self.trips)
 
 
 TestBreakerModel = BreakerModel.TestCase

@@ -111,6 +111,13 @@ def test_a_budget_pays_what_was_earned_and_refills_slowly_by_itself() -> None:
     assert [budget.take(1000.0) for _ in range(3)] == [True, True, False]
 
 
+def test_what_was_earned_above_the_reserve_is_kept_up_to_a_bound() -> None:
+    budget = RetryBudget(share=0.5, reserve=2, per_s=0.1, most=5)
+    for _ in range(100):
+        budget.request()
+    assert [budget.take(n * 0.01) for n in range(6)] == [True] * 5 + [False]
+
+
 @given(st.integers(1, 40), st.floats(0, 1, exclude_max=True))
 def test_full_jitter_spreads_over_the_whole_wait_and_the_wait_has_a_cap(
     retry: int, draw: float

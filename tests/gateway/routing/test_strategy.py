@@ -60,6 +60,16 @@ def test_shares_hold_in_a_tier_too_large_to_look_at_every_channel() -> None:
     assert abs(heavy / 4000 - 0.5) < 0.04
 
 
+@pytest.mark.parametrize("strategy", get_args(Strategy))
+def test_a_large_tier_is_tried_whole_each_channel_once_yet_the_first_is_found_cheaply(
+    strategy: Strategy,
+) -> None:
+    channels = [channel(n, weight=n % 3) for n in range(500)]
+    assert sorted(order(channels, strategy=strategy)) == list(range(500))
+    draws = iter([0.3] * 40)
+    next(route(ChannelTable(channels), ASK, live(), RoutingRules(strategy), 0, lambda: next(draws)))
+
+
 @given(
     st.lists(
         st.fixed_dictionaries(

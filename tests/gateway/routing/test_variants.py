@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.gateway.routing.variants import Arm, Fallbacks, Mirror, Split
+from slipway.gateway.routing.variants import Arm, Fallbacks, Mirror, Split, point_of
 
 USERS = [f"user-{n}" for n in range(5000)]
 
@@ -22,6 +22,13 @@ def test_users_are_shared_out_in_basis_points_and_stick_to_their_arm() -> None:
     count = Counter(found.values())
     assert abs(count["a"] / 5000 - 0.1) < 0.02 and abs(count["b"] / 5000 - 0.25) < 0.03
     assert found == arms_of(Split("canary", (Arm("a", "m-a", 1000), Arm("b", "m-b", 2500))))
+
+
+def test_arms_lie_one_after_another_to_the_basis_point() -> None:
+    split = Split("s", (Arm("a", "m", 1234), Arm("none", "m", 0), Arm("b", "m", 4321)))
+    for user, arm in arms_of(split).items():
+        point = point_of("s", user)
+        assert arm == ("a" if point < 1234 else "b" if point < 5555 else None)
 
 
 @given(st.lists(st.integers(0, 2000), min_size=1, max_size=4), st.integers(0, 2000))

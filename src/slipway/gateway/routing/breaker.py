@@ -155,7 +155,9 @@ class Breaker:
     def standing(self, now: float) -> Standing:
         """How it stands; changes nothing."""
         if not self.is_open:
-            return HEALTHY if self.trips == 0 else Standing("closed", True, trips=self.trips)
+            if self.trips == 0 or now - self.at >= self._rules.window_s:
+                return HEALTHY
+            return Standing("closed", True, trips=self.trips)
         # a clock that was set back must not keep a channel away for longer than the rules say
         left = min(self.until - now, self._rules.longest_s)
         if left > 0:
@@ -264,8 +266,6 @@ class Breaker:
             self._window.add(now, ok=1)
         self._failures = 0
         if not self.is_open:
-            if self.trips and now - self.at >= self._rules.window_s:
-                self.trips = 0
             return False
         self._passed += 1
         if self._passed < self._rules.close_after:
