@@ -27,6 +27,8 @@ _IGNORABLE = (
 # blocks of diacritical marks: over, under and through a letter, they decorate it
 _DECORATION = ((0x0300, 0x036F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF),
                (0xFE20, 0xFE2F))  # fmt: skip
+_SUBSCRIPT_IOTA = "\u0345"
+"""A mark that case folding would make a letter; read as decoration."""
 _HANGUL_LEADS = (0x1100, 0x1112)
 _HANGUL_TAILS = ((0x1161, 0x1175), (0x11A8, 0x11C2))
 _LAST_WITH_PAIRS = 0x20000
@@ -102,7 +104,8 @@ def fold(segment: str, variants: dict[int, str]) -> str:
         segment: without characters that are taken out.
         variants: code point -> the character it is read as (traditional -> simplified).
     """
-    text = unicodedata.normalize("NFKC", segment).casefold()
+    text = unicodedata.normalize("NFKD", segment).replace(_SUBSCRIPT_IOTA, "")
+    text = unicodedata.normalize("NFKC", text).casefold()
     text = unicodedata.normalize("NFKC", text)
     return "".join(_plain(char) for char in text if not is_decoration(char)).translate(variants)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from slipway.core.errors import InputError
 from slipway.core.i18n import tr
 from slipway.gateway.filter.characters import bases_of, is_word_char, sort_of
 from slipway.gateway.filter.normalise import Normaliser
+from slipway.gateway.filter.steps import Steps
 from slipway.gateway.filter.words import MAX_WORD, Mode, Rule, Word
 
 if TYPE_CHECKING:
@@ -111,11 +113,27 @@ class Matcher:
         blocking = {text for text, one in flat if one.mode == "block"}
         whole = len(blocking) == len(self._words)
         self.blocking = self.prefixes if whole else Prefixes(blocking)
+        left = any(one.bounded_left for _, one in flat)
+        self.steps = Steps(self.normaliser.gaps != "keep", self.bounded or left)
         self._automaton: AhoCorasick | None = None
         if self._words:
             from ahocorasick_rs import AhoCorasick
 
             self._automaton = AhoCorasick(self._words)
+
+    def may_become_a_words(self, segment: str) -> bool:
+        """Whether a mark could turn a letter of a text's last segment into one of a word's."""
+        bases = self.bases
+        if not bases:
+            return False
+        return any(char in bases for char in unicodedata.normalize("NFD", segment))
+
+    def has_match(self, text: str) -> bool:
+        """Whether any word stands in a normal text, bounded or not."""
+        automaton = self._automaton
+        return automaton is not None and bool(
+            automaton.find_matches_as_indexes(text, overlapping=True)
+        )
 
     def __len__(self) -> int:
         return len(self._words)

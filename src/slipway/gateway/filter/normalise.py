@@ -139,9 +139,11 @@ class Normaliser:
         self.table = _Table(self._variants)
         self._gap: re.Pattern[str] | None = None
         self._open: re.Pattern[str] | None = None
+        self._begun: re.Pattern[str] | None = None
         if gaps != "keep":
             run = f"{_GAP_CHARS[gaps]}{{1,{MAX_GAP}}}"
             self._gap = re.compile(f"(?<=[{CJK}]){run}(?=[{CJK}])")
+            self._begun = re.compile(f"[{CJK}]{_GAP_CHARS[gaps]}")
             self._open = re.compile(rf"(?<=[{CJK}])(?:{run})?\Z")
 
     def __call__(self, text: str) -> Normalised:
@@ -155,6 +157,10 @@ class Normaliser:
             first, blocks, last = self._without_gaps(first, last)
             steps = (Spans(blocks), *steps)
         return Normalised(first, max(last, 0), steps)
+
+    def has_gap(self, text: str) -> bool:
+        """Whether in a normal text something follows that may be passed over."""
+        return self._begun is not None and self._begun.search(text) is not None
 
     def open_gap(self, text: str) -> int:
         """Where a gap at the end of a normal text begins that may yet be passed over.

@@ -90,7 +90,8 @@ class AnswerStream:
             choice: its index; what the client reads apart (thoughts, a call's arguments) is a
                 choice of its own, such as `"0.reasoning"`.
         """
-        return self._of(choice).feed(text)
+        stream = self._choices.get(choice)
+        return (stream or self._of(choice)).feed(text)
 
     def finish(self, choice: int | str) -> str:
         """A choice is complete: what was held back, unless it is blocked."""
