@@ -49,6 +49,10 @@ class Spans:
             return index
         return block[2] if index < block[1] else block[3] + index - block[1]
 
+    def splits(self, index: int) -> bool:
+        """Whether the characters before and at `index` come from the same one."""
+        return self.start(index) == self.start(index - 1)
+
     def end(self, index: int) -> int:
         """Where the character before `index` ends; 0 for 0."""
         block = self._of(index - 1) if index else None
@@ -154,7 +158,7 @@ class Normaliser:
             first, blocks, last = self._segments(text, first)
             steps = (Spans(blocks),)
         if self._gap is not None and self._gap.search(first):
-            first, blocks, last = self._without_gaps(first, last)
+            first, blocks, last = self._without_gaps(first, last, steps)
             steps = (Spans(blocks), *steps)
         return Normalised(first, max(last, 0), steps)
 
@@ -196,13 +200,17 @@ class Normaliser:
         size += len(first) - at
         return "".join(parts), blocks, last if at == len(first) else size - 1
 
-    def _without_gaps(self, text: str, last: int) -> tuple[str, list[Block], int]:
+    def _without_gaps(
+        self, text: str, last: int, steps: tuple[Spans, ...]
+    ) -> tuple[str, list[Block], int]:
         assert self._gap is not None
         parts: list[str] = []
         blocks: list[Block] = []
         at = size = moved = 0
         for found in self._gap.finditer(text):
             start, end = found.span()
+            if any(step.splits(start) or step.splits(end) for step in steps):
+                continue  # a bracket of `㈠` is no gap
             parts.append(text[at:start])
             size += start - at
             blocks.append((size, size, start, end))

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 MAX_PIECE = 24
 """Characters of a piece that is remembered."""
 
-MAX_STEPS = 200_000
-"""Steps kept; then all are forgotten and learned again (about 40 MB at most)."""
+MAX_STEPS = 60_000
+"""Steps kept; then all are forgotten and learned again (about 30 MB at most)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +66,7 @@ class Steps:
 
     def keep(self, place: Place, piece: str, to: Place, out: str) -> tuple[Place, str]:
         """Remembers a step and returns it."""
-        step = (to, out)
+        step = (to, piece if out == piece else out)
         if len(piece) <= MAX_PIECE:
             self._count += 1
             if self._count > MAX_STEPS:

@@ -15,7 +15,7 @@ from slipway.gateway.filter.matcher import Found, Hit, Matcher
 from slipway.gateway.filter.normalise import HARD, Normalised
 from slipway.gateway.filter.steps import MAX_PIECE, Place
 
-_RECENT = 16
+_RECENT = 48
 """Pieces kept for excerpts."""
 
 
@@ -191,7 +191,7 @@ class StreamMatcher:
             word=entry.word,
             start=dropped + start,
             end=dropped + end,
-            excerpt=excerpt(around, start + shift, end + shift),
+            excerpt=excerpt(around, start + shift, end + shift, cut=True),
             field=self._field,
         )
 
