@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from tests.gateway.filter.nasty_texts import (
 from slipway.gateway.filter.matcher import Matcher
 from slipway.gateway.filter.normalise import Gaps, Normaliser
 from slipway.gateway.filter.stream import StreamMatcher
-from slipway.gateway.filter.words import Rule, words_of
+from slipway.gateway.filter.words import Rule, Word, words_of
 
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=5)
 GAPS: st.SearchStrategy[Gaps] = st.sampled_from(("keep", "spaces", "punctuation"))
@@ -28,6 +30,10 @@ GAPS: st.SearchStrategy[Gaps] = st.sampled_from(("keep", "spaces", "punctuation"
 
 def normal_words(matcher: Matcher) -> set[str]:
     return set(matcher._words)
+
+
+def words_in(matcher: Matcher, listed: list[str]) -> tuple[Word, ...]:
+    return usable(list(dict.fromkeys(listed)), matcher.normaliser)
 
 
 def run(matcher: Matcher, pieces: list[str]) -> tuple[str, StreamMatcher]:
@@ -46,12 +52,19 @@ def test_a_stream_finds_what_a_plain_search_of_the_whole_text_finds(
     view = matcher.normaliser(text)
     expected = plain_search(normal_words(matcher), view.text, whole_words=whole_words)
     out, stream = run(matcher, cut_up(text, sizes))
-    by_word = {one.word: matcher.normaliser(one.word).text.strip() for one in stream.hits}
-    found = [(hit.start, by_word[hit.word]) for hit in stream.hits]
-    places = [(view.start(start), view.text[start:end]) for start, end in expected]
+    normal = {one.word: matcher.normaliser(one.word).text.strip() for one in stream.hits}
+    found = [(hit.start, normal[hit.word]) for hit in stream.hits]
     # two words of a list may be the same normal word; each is told
-    assert sorted(set(found)) == sorted(set(places))
-    assert [word for _, word in dict.fromkeys(found)] == [word for _, word in dict.fromkeys(places)]
+    times = Counter(
+        matcher.normaliser(word.text).text.strip() for word in words_in(matcher, listed)
+    )
+    places = [
+        (view.start(start), view.text[start:end])
+        for start, end in expected
+        for _ in range(times[view.text[start:end]])
+    ]
+    assert sorted(found) == sorted(places)
+    assert [word for _, word in found] == [word for _, word in places]
     assert out == text
 
 
@@ -108,6 +121,30 @@ def test_noted_and_blocking_words_together_are_found_up_to_the_block(
     ]
 
 
+simple = st.text(st.sampled_from("aAb法轮 "), min_size=1, max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(simple, min_size=1, max_size=5), st.lists(st.tuples(st.lists(simple), SIZES)))
+def test_what_a_stream_learned_from_others_does_not_change_what_it_does(
+    listed: list[str], cases: list[tuple[list[str], list[int]]]
+) -> None:
+    matcher = matcher_for(listed, mode="block")
+    words = normal_words(matcher)
+    beginnings = {word[:size] for word in words for size in range(1, len(word) + 1)}
+    for parts, sizes in cases:
+        text = "".join(parts)
+        normal = matcher.normaliser(text).text
+        ends = [end for _, end in plain_search(words, normal)]
+        upto = len(text)
+        if ends:
+            upto = min(n for n in range(ends[0]) if normal[n : ends[0]] in beginnings)
+        for _ in range(2):
+            out, stream = run(matcher, cut_up(text, sizes))
+            assert out == text[:upto]
+            assert (stream.blocked is not None) == bool(ends)
+
+
 def blocking(*texts: str, gaps: Gaps = "keep") -> StreamMatcher:
     return StreamMatcher(Matcher([Rule("r", words_of(texts))], Normaliser(gaps=gaps)))
 
@@ -146,6 +183,12 @@ def test_a_word_in_a_word_waits_for_the_longer_one_and_shows_neither() -> None:
     stream = blocking("bcd", "abcdef")
     assert [stream.feed(char) for char in "xabcdef"] == ["x", "", "", "", "", "", ""]
     assert stream.blocked is not None and stream.blocked.word == "bcd"
+
+
+def test_a_match_is_told_once_when_the_text_is_kept_from_within_a_character() -> None:
+    noted = Matcher([Rule("r", words_of(["fi", "ix"]), mode="audit")], Normaliser())
+    _, stream = run(noted, ["ﬁ", "x", "!", "?"])
+    assert [hit.word for hit in stream.hits] == ["fi", "ix"]
 
 
 def test_places_count_characters_of_the_text_as_written() -> None:

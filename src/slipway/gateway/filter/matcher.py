@@ -74,10 +74,17 @@ class Prefixes:
             self.longest = max(self.longest, len(word))
             self._known.update(word[:size] for size in range(1, len(word) + 1))
 
-    def live(self, text: str, end: int) -> int:
-        """Where the longest end of `text[:end]` that begins a word starts; `end` if none does."""
+    def __contains__(self, text: str) -> bool:
+        return text in self._known
+
+    def live(self, text: str, end: int, *, first: int = 0) -> int:
+        """Where the longest end of `text[:end]` that begins a word starts; `end` if none does.
+
+        Args:
+            first: starts before this one do not count.
+        """
         known = self._known
-        for start in range(max(0, end - self.longest), end):
+        for start in range(max(first, end - self.longest), end):
             if text[start:end] in known:
                 return start
         return end
@@ -115,6 +122,9 @@ class Matcher:
         self.blocking = self.prefixes if whole else Prefixes(blocking)
         left = any(one.bounded_left for _, one in flat)
         self.steps = Steps(self.normaliser.gaps != "keep", self.bounded or left)
+        # every word blocks, and neither neighbours, marks nor gaps count
+        bounds = self.bounded or left or bool(self.bases)
+        self.plain = whole and self.blocks and not bounds and not self.steps.gaps
         self._automaton: AhoCorasick | None = None
         if self._words:
             from ahocorasick_rs import AhoCorasick

@@ -86,16 +86,39 @@ class StreamMatcher:
 
     def _steps(self, place: Place, text: str) -> tuple[Place, str] | None:
         """A new piece, by the steps of its characters, most of which are known."""
+        one = self._char_step if self._matcher.plain else self._step
         if not 1 < len(text) <= MAX_PIECE:
-            return self._step(place, text)
+            return (one if len(text) == 1 else self._step)(place, text)
         at, out = place, ""
         for char in text:
-            step = at.steps.get(char) or self._step(at, char)
+            step = at.steps.get(char) or one(at, char)
             if step is None:
                 return None
             at, freed = step
             out += freed
         return self._matcher.steps.keep(place, text, at, out)
+
+    def _char_step(self, place: Place, char: str) -> tuple[Place, str] | None:
+        """As `_step`, for one character and a `plain` matcher: Aho and Corasick's way.
+
+        Where the character does not go on from here, it does what it does behind the longest end
+        of the text that begins a word. There is no match in a place's text.
+        """
+        matcher, steps = self._matcher, self._matcher.steps
+        folded = self._table[ord(char)]
+        if folded == HARD:
+            return None
+        normal = place.normal + folded
+        if normal in matcher.prefixes:
+            if matcher.has_match(normal):
+                return None
+            return steps.keep(place, char, steps.place(place.text + char, normal, "", 0), "")
+        if not place.normal:
+            return steps.keep(place, char, place, char)
+        at = matcher.prefixes.live(place.normal, len(place.normal), first=1)
+        behind = steps.place(place.text[at:], place.normal[at:], "", 0)
+        step = behind.steps.get(char) or self._char_step(behind, char)
+        return step and steps.keep(place, char, step[0], place.text[:at] + step[1])
 
     def _step(self, place: Place, text: str) -> tuple[Place, str] | None:
         """What a piece does when every character becomes one and nothing matches; else None."""
@@ -121,8 +144,10 @@ class StreamMatcher:
         self._place = None
 
     def _return(self, normal: str | None) -> None:
-        """Back to a place, where the rest of the text is plain and without a told match."""
-        if normal is not None and not self._invisible and not self._told:
+        """Back to a place, where the rest of the text is plain and has no match."""
+        if normal is None or self._invisible or self._told:
+            return
+        if not self._matcher.has_match(normal):
             self._place = self._matcher.steps.place(self._text, normal, self._before, self._sent)
 
     def _add_visible(self, text: str, normal: str) -> None:
