@@ -70,5 +70,5 @@ def test_chat_stream_tools_embeddings_and_errors(gateway: tuple[str, str], embed
 
 def test_a_wrong_key_is_an_authentication_error(gateway: tuple[str, str], embedder: str) -> None:
     url, _ = gateway
-    with pytest.raises(AssertionError, match="AuthenticationError|401"):
+    with pytest.raises(AssertionError, match=r"AuthenticationError|401"):
         run_script("openai.mjs", f"{url}/v1", "sk-wrong", "able", embedder)
