@@ -161,4 +161,5 @@ def _insert(
     db: sqlite3.Connection, table: str, columns: list[str], rows: Iterator[dict[str, Any]]
 ) -> None:
     marks = ", ".join(f":{column}" for column in columns)
-    db.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+    quoted = ", ".join(f'"{column}"' for column in columns)
+    db.executemany(f"INSERT INTO {table} ({quoted}) VALUES ({marks})", rows)

@@ -123,14 +123,9 @@ def test_fifty_kills_lose_no_request_and_count_none_twice(
     (token,) = list_tokens(store)
     assert token.held_micro == 0
     assert token.used_micro == paid(store)
+    query = select(holds.c.state, func.count()).group_by(holds.c.state)
     with store.read() as db:
-        states = Counter(
-            dict(
-                db.execute(select(holds.c.state, func.count()).group_by(holds.c.state))
-                .tuples()
-                .all()
-            )
-        )
+        states = Counter({state: count for state, count in db.execute(query)})
     assert states["held"] == 0
     logged = Counter(row["error"] for row in list_requests(store, limit=10**6))
     assert sum(logged.values()) == states["settled"] + states["released"]

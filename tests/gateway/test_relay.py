@@ -256,7 +256,7 @@ def test_many_at_once_never_spend_more_than_the_budget(
             FakeAnswer(
                 status=429,
                 body=b'{"error": {"message": "slow down", "code": "tpm"}}',
-                headers={"Retry-After": "7"},
+                headers={"Retry-After": "17"},
             ),
             429,
             "tpm",
@@ -268,8 +268,8 @@ def test_many_at_once_never_spend_more_than_the_budget(
 def test_errors_of_the_upstream_are_relayed_and_cost_nothing(
     gateway: Gateway, upstream: FakeUpstream, sent: FakeAnswer, status: int, code: str
 ) -> None:
-    upstream.script(sent, sent)
-    for body in (chat(), chat(stream=True)):
+    upstream.default = sent
+    for body in (chat(), chat(stream=True))[: 1 if status == 429 else 2]:
         answer = gateway.post(body)
         assert answer.status_code == status
         error = error_of(answer)
@@ -292,11 +292,23 @@ def test_a_channel_that_is_down_is_passed_over(gateway: Gateway, upstream: FakeU
     with gateway.client() as client:
         metrics = client.get("/metrics").text
     assert 'slipway_gateway_fallbacks_total{channel="dead"} 1.0' in metrics
-    # an answer with an error is an answer: it is not asked for again elsewhere
+    # so is one that answers with an error of its own
     add_channel(gateway.store, ChannelSpec("second", "slipway", upstream.url, priority=-1))
     upstream.script(FakeAnswer(status=500, body=b"{}"))
-    assert gateway.post(chat()).status_code == 500
-    assert len(upstream.seen) == 2
+    assert gateway.post(chat()).status_code == 200
+    assert last(gateway)["channel"] == "second"
+    assert len(upstream.seen) == 3
+
+
+def test_a_channel_that_wants_to_be_left_alone_is_not_asked(
+    gateway: Gateway, upstream: FakeUpstream
+) -> None:
+    upstream.default = FakeAnswer(status=429, body=b"{}", headers={"Retry-After": "17"})
+    assert gateway.post(chat()).status_code == 429
+    again = gateway.post(chat())
+    assert (again.status_code, error_of(again)["code"]) == (429, "no_channel")
+    assert 15 <= int(again.headers["retry-after"]) <= 20
+    assert len(upstream.seen) == 1
 
 
 def test_when_no_channel_answers_the_reserve_is_released(gateway: Gateway) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import random
 from functools import lru_cache
 
 from slipway.gateway.accounts import Token
@@ -21,7 +20,6 @@ from slipway.gateway.problems import (
     model_not_found,
     network_refused,
 )
-from slipway.gateway.routing import plan
 
 
 class Admission:
@@ -38,7 +36,7 @@ class Admission:
         self._patience_s = patience_s
 
     async def admit(self, call: Call) -> Exchange:
-        """Check key, network, model and limits, choose channels, reserve what it may cost.
+        """Check key, network, model and limits, reserve what it may cost.
 
         Raises:
             ApiError: the request is refused; nothing is reserved or counted then.
@@ -100,9 +98,7 @@ class Admission:
             catalogue.revision,
             _budgets(catalogue.rules_for(token, model), call.created_at),
         )
-        channels = catalogue.by_model[model]
-        targets = plan(channels, model, [random.random() for _ in channels])
-        exchange = Exchange(call, token, model, price, catalogue, targets, ticket)
+        exchange = Exchange(call, token, model, price, catalogue, ticket)
         try:
             await self._books.reserve(entry)
         except asyncio.CancelledError:

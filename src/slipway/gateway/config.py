@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slipway.gateway.routing import Strategy
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
@@ -15,6 +17,7 @@ class GatewayConfig:
         max_body_bytes: larger request bodies are refused.
         connect_timeout_s: for reaching a channel before the next one is tried.
         queue_timeout_s: how long a request may wait for one of the places that a limit allows.
+        strategy: how channels of one priority are chosen; a conversation stays at its channel.
         idle_timeout_s: how long a channel may stay silent, loading a model included.
     """
 
@@ -24,3 +27,4 @@ class GatewayConfig:
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 600.0
     queue_timeout_s: float = 10.0
+    strategy: Strategy = "weighted"

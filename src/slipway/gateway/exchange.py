@@ -13,7 +13,7 @@ from slipway.gateway.clock import now_ms
 from slipway.gateway.directory import Catalogue
 from slipway.gateway.limits import Pass
 from slipway.gateway.pricing import Price, Usage, cost_micro
-from slipway.gateway.routing import Channel, Target
+from slipway.gateway.routing import Channel
 from slipway.gateway.usage import RequestRecord
 
 CLIENT_LEFT = 499
@@ -53,7 +53,6 @@ class Exchange:
     Attributes:
         model: the name under which the channels offer what was asked for.
         catalogue: by which it was admitted.
-        targets: channels in the order to try.
         ticket: of the gate that counts it; None when no limit holds for it.
         channel: the one that answered.
         usage: what to bill; None to bill nothing.
@@ -64,7 +63,6 @@ class Exchange:
     model: str
     price: Price | None
     catalogue: Catalogue
-    targets: list[Target]
     ticket: Pass | None = None
     channel: Channel | None = None
     usage: Usage | None = None

@@ -7,6 +7,7 @@ large, 429 too many requests, 502 the upstream failed, 503 the gateway's databas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -131,6 +132,21 @@ def body_too_large(limit_bytes: int) -> ApiError:
         "request_too_large",
         f"The request body is larger than {limit_bytes} bytes.",
         headers={"Connection": "close"},
+    )
+
+
+def no_channel(model: str, come_back_s: float | None, *, limited: bool) -> ApiError:
+    """503: every channel of the model is out of order at the moment; none was asked.
+
+    Args:
+        limited: they are not broken, they were asked too much: 429.
+    """
+    seconds = max(1, math.ceil(come_back_s)) if come_back_s is not None else 5
+    return ApiError(
+        429 if limited else 503,
+        "no_channel",
+        f"No channel for the model `{model}` can be used now. Try again in {seconds} s.",
+        headers={"Retry-After": str(seconds)},
     )
 
 

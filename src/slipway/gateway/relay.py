@@ -20,7 +20,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from slipway.core.errors import SlipwayError
-from slipway.gateway.adapters import ADAPTERS, Endpoint, UpstreamRequest
+from slipway.gateway.adapters import Endpoint, UpstreamRequest
 from slipway.gateway.admission import Admission
 from slipway.gateway.books import Books
 from slipway.gateway.config import GatewayConfig
@@ -29,10 +29,10 @@ from slipway.gateway.exchange import CLIENT_LEFT, Call, Exchange, ending
 from slipway.gateway.limits import Gate
 from slipway.gateway.metrics import Metrics
 from slipway.gateway.pricing import Usage, prompt_estimate, usage_from
-from slipway.gateway.problems import ApiError, bad_request, body_too_large, upstream_unreachable
+from slipway.gateway.problems import ApiError, bad_request, body_too_large
+from slipway.gateway.sending import Sender, Way
 from slipway.gateway.sse import StreamReader, answer_estimate
 from slipway.gateway.store import Store
-from slipway.gateway.upstream import NotConnectedError, Upstreams, error_from_answer
 
 log = logging.getLogger("slipway.gateway")
 ENDPOINTS: dict[str, Endpoint] = {path: path for path in get_args(Endpoint)}
@@ -58,14 +58,14 @@ class Relay:
         self._metrics = metrics
         gate = Gate(time.monotonic)
         self._admission = Admission(self.directory, self._books, gate, config.queue_timeout_s)
-        self._upstreams = Upstreams(config)
+        self.sender = Sender(self.directory, config, metrics)
         self._closing: set[asyncio.Task[None]] = set()
 
     async def shut_down(self) -> None:
         """Wait until the books of ended requests are closed, then let go of everything."""
         while self._closing:
             await asyncio.wait(set(self._closing))
-        await self._upstreams.close()
+        await self.sender.close()
         await self._books.close()
         self.directory.shut_down()
 
@@ -137,44 +137,28 @@ class Relay:
             await self._close(exchange)
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
-        upstream, answer = await self._connect(exchange)
+        way = self.sender.way(exchange)
         try:
-            if answer.status != 200:
-                body = await answer.read()
-                call = exchange.call
-                raise error_from_answer(answer.status, answer.headers, body, call.request_id)
-            if answer.content_type == "text/event-stream":
-                await self._pass_stream(exchange, upstream, answer, send)
-            else:
-                await self._pass_body(exchange, answer, send)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            log.warning("%s upstream broke off: %r", exchange.call.request_id, error)
-            raise _broke_off() from error
-        finally:
-            answer.close()
-
-    async def _connect(self, exchange: Exchange) -> tuple[UpstreamRequest, aiohttp.ClientResponse]:
-        """The first channel that answers; those that cannot be connected to are passed over."""
-        call = exchange.call
-        for target in exchange.targets:
-            channel = target.channel
-            key = self.directory.upstream_key(exchange.catalogue, channel)
-            adapter = ADAPTERS[channel.kind]
-            request = adapter.request(target, call.endpoint, call.raw, call.body, key)
+            upstream, answer = await way.connect()
             try:
-                answer = await self._upstreams.send(request, channel.reach, call.request_id)
-            except NotConnectedError as error:
-                log.warning("%s channel %s: %s", call.request_id, channel.name, error)
-                self._metrics.fallbacks.labels(channel.name).inc()
-                continue
-            exchange.channel = channel
-            return request, answer
-        raise upstream_unreachable(len(exchange.targets))
+                if answer.content_type == "text/event-stream":
+                    await self._pass_stream(exchange, way, upstream, answer, send)
+                else:
+                    await self._pass_body(exchange, way, answer, send)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                log.warning("%s upstream broke off: %r", exchange.call.request_id, error)
+                way.broke_off()
+                raise _broke_off() from error
+            finally:
+                answer.close()
+        finally:
+            way.close()
 
     async def _pass_body(
-        self, exchange: Exchange, answer: aiohttp.ClientResponse, send: Send
+        self, exchange: Exchange, way: Way, answer: aiohttp.ClientResponse, send: Send
     ) -> None:
         body = await answer.read()
+        way.first_byte()
         exchange.first_byte()
         exchange.usage = _usage_of_answer(body, exchange.call.body)
         await self._close(exchange)
@@ -185,6 +169,7 @@ class Relay:
     async def _pass_stream(
         self,
         exchange: Exchange,
+        way: Way,
         upstream: UpstreamRequest,
         answer: aiohttp.ClientResponse,
         send: Send,
@@ -194,6 +179,8 @@ class Relay:
         await _send_start(send, 200, kind, streaming=True, headers=limits)
         try:
             async for chunk in answer.content.iter_any():
+                if exchange.ttft_ms is None:
+                    way.first_byte()
                 await self._forward(exchange, reader, reader.feed(chunk), send)
             tail = reader.end()
             if not reader.finished and not reader.error:
@@ -201,6 +188,7 @@ class Relay:
             await self._forward(exchange, reader, tail, send)
         except (aiohttp.ClientError, TimeoutError) as error:
             log.warning("%s upstream broke off: %r", exchange.call.request_id, error)
+            way.broke_off()
             problem = _broke_off()
             exchange.failed(problem.status, problem.code)
             mark = b"\n\n" if reader.inside_event else b""

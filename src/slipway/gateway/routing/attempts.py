@@ -147,6 +147,11 @@ class Attempts:
         standings = self._refused_by_breaker(self._first, now)
         return min((standing.left_s for standing in standings), default=None)
 
+    def all_limited(self, now: float) -> bool:
+        """Whether all channels are away because they were asked too much, and not broken."""
+        standings = list(self._refused_by_breaker(Ask(self._first.model, self._first.group), now))
+        return bool(standings) and all(s.reason == "rate_limited" for s in standings)
+
     def _final(self, failure: Failure, verdict: Verdict) -> GaveUp | None:
         if failure.first_byte:
             return "first_byte"
