@@ -158,3 +158,14 @@ def test_limits_are_set_listed_and_taken_away(capsys: Capture) -> None:
     assert run("limit", "set", "user", "ada") == 2
     assert run("limit", "rm", "group", "team") == 0
     assert run("limit", "rm", "group", "team") == 5
+
+
+def test_explain_names_every_channel_of_a_model(upstream: FakeUpstream, capsys: Capture) -> None:
+    assert run("channel", "add", "main", "--url", upstream.url, "--priority", "3") == 0
+    assert run("channel", "add", "spare", "--url", upstream.url) == 0
+    capsys.readouterr()
+    assert run("explain", "tiny") == 0
+    shown = capsys.readouterr()
+    assert "1. main" in shown.out and "2. spare" in shown.out and "/api/explain" in shown.err
+    assert run("explain", "none", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["model"] is None

@@ -9,7 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.gateway.gateway_for_tests import PRICE, Gateway
 
-from slipway.gateway import ChannelSpec, add_channel, check_books, list_requests, list_tokens
+from slipway.gateway import (
+    ChannelSpec,
+    add_channel,
+    add_token,
+    add_user,
+    check_books,
+    list_requests,
+    list_tokens,
+)
 from slipway.testing.fake_upstream import FakeAnswer, FakeUpstream
 
 ASK = {"model": "tiny", "messages": [{"role": "user", "content": "hello dear world"}]}
@@ -128,3 +136,23 @@ def test_a_conversation_stays_at_its_channel(gateway: Gateway, upstream: FakeUps
             system = {"role": "system", "content": f"You are the assistant of shop {shop}."}
             gateway.post({"model": "tiny", "messages": [system, ask]})
         assert len(upstream.seen) > 5 and len(other.seen) > 5
+
+
+def test_an_administrator_is_told_where_a_request_would_go_and_why(
+    gateway: Gateway, upstream: FakeUpstream, second: FakeUpstream
+) -> None:
+    add_user(gateway.store, "root", role="admin")
+    _, key = add_token(gateway.store, "admin", user="root")
+    with gateway.client(key) as client:
+        told = client.post("/api/explain", json=ASK).json()
+        assert [(c["name"], c["place"]) for c in told["channels"]] == [("main", 1), ("spare", 2)]
+        upstream.default = FakeAnswer(status=429, body=b"{}", headers={"Retry-After": "30"})
+        assert gateway.post(ASK).status_code == 200
+        told = client.post("/api/explain", json=ASK).json()
+        assert [(c["name"], c["place"]) for c in told["channels"]] == [("spare", 1), ("main", None)]
+        assert client.post("/api/explain", json={"model": "no"}).json()["model"] is None
+        assert client.post("/api/explain", content=b"{").status_code == 400
+    with gateway.client() as client:
+        assert client.post("/api/explain", json=ASK).json()["error"]["code"] == "admins_only"
+    with gateway.client("sk-wrong") as client:
+        assert client.post("/api/explain", json=ASK).status_code == 401

@@ -32,6 +32,7 @@ _TOKENS = select(
     users.c.name.label("user"),
     users.c.enabled.label("user_enabled"),
     users.c.group.label("user_group"),
+    users.c.role.label("user_role"),
 ).join_from(tokens, users, tokens.c.user_id == users.c.id)
 # made once, because making a statement costs more than running it
 _TOKEN_BY_ID = _TOKENS.where(tokens.c.id == bindparam("token_id"))
@@ -272,6 +273,7 @@ class Known:
 
     token: Token
     user_enabled: bool
+    role: Role = "user"
 
 
 def find_key(db: Connection, digest: str) -> Known | None:
@@ -279,7 +281,7 @@ def find_key(db: Connection, digest: str) -> Known | None:
     row = db.execute(_TOKEN_BY_HASH, {"key_hash": digest}).first()
     if row is None or not hmac.compare_digest(row.hash, digest):
         return None
-    return Known(_token(row), row.user_enabled)
+    return Known(_token(row), row.user_enabled, row.user_role)
 
 
 def check_key(known: Known | None, at_ms: int) -> Known:

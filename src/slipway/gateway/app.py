@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -22,7 +23,7 @@ from slipway.gateway.config import GatewayConfig
 from slipway.gateway.ledger import recover
 from slipway.gateway.metrics import CONTENT_TYPE, Metrics
 from slipway.gateway.pages import page_routes
-from slipway.gateway.problems import ApiError, model_not_found
+from slipway.gateway.problems import ApiError, admins_only, bad_request, model_not_found
 from slipway.gateway.relay import ENDPOINTS, Relay, bearer_key, new_request_id, send_error
 from slipway.gateway.routing import Channel, resolve_model
 from slipway.gateway.store import Store
@@ -45,6 +46,7 @@ class GatewayApp:
             routes=[
                 Route("/v1/models", self._list_models),
                 Route("/v1/models/{model:path}", self._show_model),
+                Route("/api/explain", self._explain, methods=["POST"]),
                 Route("/healthz", self._health),
                 Route("/metrics", self._show_metrics),
                 *page_routes(),
@@ -113,6 +115,27 @@ class GatewayApp:
                 return authenticate(db, key, now_ms()), load_channels(db)
 
         return await self._relay.directory.in_database(load)
+
+    async def _explain(self, request: Request) -> Response:
+        """POST /api/explain: where a request with this body would go, for an administrator.
+
+        `?group=` asks for users of another group than the key's own.
+        """
+        directory = self._relay.directory
+        key = bearer_key(dict(request.scope["headers"]))
+        # a key or channel that was just changed must be seen here, too
+        catalogue = await directory.catalogue(await directory.newest())
+        known = await directory.key(key, now_ms())
+        if known.role != "admin":
+            raise admins_only()
+        try:
+            body = orjson.loads(await request.body())
+        except orjson.JSONDecodeError as error:
+            raise bad_request(f"The body is not JSON: {error}.", code="invalid_json") from error
+        if not isinstance(body, dict):
+            raise bad_request("The body must be a JSON object.", code="invalid_json")
+        group = request.query_params.get("group", known.token.group)
+        return JSONResponse(self._relay.sender.explain(catalogue, body, group).as_json())
 
     async def _health(self, _request: Request) -> Response:
         def ping() -> None:

@@ -23,7 +23,19 @@ from slipway.gateway.adapters import auth_headers, endpoint_url
 from slipway.gateway.clock import now_ms
 from slipway.gateway.outbound import Reach, check_base_url
 from slipway.gateway.pricing import Price
-from slipway.gateway.routing import LOCAL_KINDS, Channel, ChannelKind
+from slipway.gateway.routing import (
+    LOCAL_KINDS,
+    Ask,
+    Breakers,
+    Channel,
+    ChannelKind,
+    ChannelTable,
+    Explanation,
+    Live,
+    RetryBudget,
+    Router,
+    explain,
+)
 from slipway.gateway.seal import seal, unseal
 from slipway.gateway.store import Store
 from slipway.gateway.tables import channels, prices
@@ -158,6 +170,14 @@ def list_channels(store: Store) -> list[Channel]:
     """All channels, those tried first coming first."""
     with store.read() as db:
         return load_channels(db)
+
+
+def explain_route(store: Store, model: str, group: str) -> Explanation:
+    """Where a request would go by what the database says; a running gateway knows more."""
+    table = ChannelTable(list_channels(store))
+    live = Live(Breakers(lambda: 0.5))
+    router = Router(table, live, RetryBudget(), lambda: 0.5)
+    return explain(router, Ask(model, group), now_ms() / 1000)
 
 
 def load_channels(db: Connection) -> list[Channel]:

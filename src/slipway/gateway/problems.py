@@ -120,6 +120,11 @@ def network_refused() -> ApiError:
     return ApiError(403, "network_not_allowed", "This key may not be used from this address.")
 
 
+def admins_only() -> ApiError:
+    """403: the key's user is no administrator."""
+    return ApiError(403, "admins_only", "Only an administrator's key may ask this.")
+
+
 def bad_request(message: str, param: str | None = None, code: str = "invalid_request") -> ApiError:
     """400: the body cannot be used."""
     return ApiError(400, code, message, param=param)

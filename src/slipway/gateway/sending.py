@@ -6,7 +6,9 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 
@@ -21,6 +23,7 @@ from slipway.gateway.routing import (
     Attempts,
     Breakers,
     ChannelTable,
+    Explanation,
     Failure,
     Live,
     Pause,
@@ -28,6 +31,7 @@ from slipway.gateway.routing import (
     Router,
     RoutingRules,
     Sending,
+    explain,
     prefix_hash,
     retry_after,
 )
@@ -77,6 +81,15 @@ class Sender:
         prefix = prefix_hash(body) if several and router.rules.affinity else None
         ask = Ask(model, exchange.token.group, prefix=prefix)
         return Way(self, exchange, Attempts(router, ask, time.time()))
+
+    def explain(
+        self, catalogue: Catalogue, body: Mapping[str, Any], group: str | None
+    ) -> Explanation:
+        """Where a request with this body would go now, and why; without effect."""
+        router = self.router(catalogue)
+        prefix = prefix_hash(body) if router.rules.affinity else None
+        ask = Ask(str(body.get("model") or ""), group, prefix=prefix)
+        return explain(router, ask, time.time())
 
     async def send(
         self, exchange: Exchange, step: Sending

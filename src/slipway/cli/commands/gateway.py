@@ -195,6 +195,23 @@ def revoke(name: str) -> None:
     note(tr("revoked the token `{name}` of `{user}`", name=gone.name, user=gone.user))
 
 
+@gateway.command(help=str(tr("Say where a request for MODEL would go, and why.")))
+@click.argument("model")
+@click.option("--group", default="default", show_default=True, help=str(tr("Of a user's group.")))
+@json_option
+def explain(model: str, group: str, as_json: bool) -> None:
+    from slipway.gateway import explain_route
+
+    with opened() as store:
+        found = explain_route(store, model, group)
+    if as_json:
+        print_json(found.as_json())
+        return
+    for text in found.texts():
+        print(text)
+    note(tr("breakers and loads are a running gateway's: ask it with POST /api/explain"))
+
+
 @gateway.command(help=str(tr("Show what was used, by user, token, model and channel.")))
 @click.option("--since", help=str(tr("Only the last 30d, 12h or 45m.")))
 @json_option
