@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from slipway.gateway.limits import Limit, LimitRow, list_limits, remove_limit, set_limit
     from slipway.gateway.pricing import Price, parse_money
     from slipway.gateway.routing import Channel
+    from slipway.gateway.screening import filter_of
     from slipway.gateway.server import serve
     from slipway.gateway.store import Store, open_store
     from slipway.gateway.usage import UsageSummary, list_requests, usage_summary
@@ -66,6 +67,7 @@ _HOME = {
     "limits": ("Limit", "LimitRow", "list_limits", "remove_limit", "set_limit"),
     "pricing": ("Price", "parse_money"),
     "routing": ("Channel",),
+    "screening": ("filter_of",),
     "server": ("serve",),
     "store": ("Store", "open_store"),
     "usage": ("UsageSummary", "list_requests", "usage_summary"),
@@ -89,6 +91,7 @@ __all__ = [
     "build_app",
     "check_books",
     "explain_route",
+    "filter_of",
     "list_channels",
     "list_limits",
     "list_prices",

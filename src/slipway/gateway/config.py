@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slipway.gateway.filter import ContentFilter
 from slipway.gateway.routing import Strategy
 
 
@@ -18,6 +19,7 @@ class GatewayConfig:
         connect_timeout_s: for reaching a channel before the next one is tried.
         queue_timeout_s: how long a request may wait for one of the places that a limit allows.
         strategy: how channels of one priority are chosen; a conversation stays at its channel.
+        filters: what requests and answers are looked at by; None for nothing.
         idle_timeout_s: how long a channel may stay silent, loading a model included.
     """
 
@@ -28,3 +30,4 @@ class GatewayConfig:
     idle_timeout_s: float = 600.0
     queue_timeout_s: float = 10.0
     strategy: Strategy = "weighted"
+    filters: ContentFilter | None = None

@@ -50,6 +50,10 @@ class Metrics:
             "fallbacks", "Channels that could not be connected to", ("channel",)
         )
 
+        self.filtered = self._counter(
+            "filter_hits", "Texts that the content filter found", ("rule", "mode", "where")
+        )
+
     def refused(self, status: int, code: str | None) -> None:
         """Count a request that ended before any channel was tried."""
         self._refused.labels(str(status), code or "").inc()

@@ -26,10 +26,12 @@ from slipway.gateway.books import Books
 from slipway.gateway.config import GatewayConfig
 from slipway.gateway.directory import Directory
 from slipway.gateway.exchange import CLIENT_LEFT, Call, Exchange, ending
+from slipway.gateway.filter import CODE
 from slipway.gateway.limits import Gate
 from slipway.gateway.metrics import Metrics
 from slipway.gateway.pricing import Usage, prompt_estimate, usage_from
 from slipway.gateway.problems import ApiError, bad_request, body_too_large
+from slipway.gateway.screening import Screen
 from slipway.gateway.sending import Sender, Way
 from slipway.gateway.sse import StreamReader, answer_estimate
 from slipway.gateway.store import Store
@@ -59,6 +61,7 @@ class Relay:
         gate = Gate(time.monotonic)
         self._admission = Admission(self.directory, self._books, gate, config.queue_timeout_s)
         self.sender = Sender(self.directory, config, metrics)
+        self._screen = Screen(config.filters, metrics)
         self._closing: set[asyncio.Task[None]] = set()
 
     async def shut_down(self) -> None:
@@ -92,6 +95,7 @@ class Relay:
 
     async def _serve(self, call: Call, send: Send) -> None:
         try:
+            self._screen.check(call)
             exchange = await self._admission.admit(call)
         except Exception as error:
             await self._refuse(send, _as_api_error(error, call.request_id))
@@ -161,6 +165,8 @@ class Relay:
         way.first_byte()
         exchange.first_byte()
         exchange.usage = _usage_of_answer(body, exchange.call.body)
+        if (refused := self._screen.whole(exchange.call.request_id, body)) is not None:
+            body, exchange.error = refused, CODE
         await self._close(exchange)
         kind = answer.content_type or "application/json"
         await _send_start(send, 200, kind, headers=_limits_of(exchange))
@@ -174,18 +180,26 @@ class Relay:
         answer: aiohttp.ClientResponse,
         send: Send,
     ) -> None:
-        reader = StreamReader(strip_usage=upstream.strip_usage)
+        screen = self._screen.stream()
+        reader = StreamReader(strip_usage=upstream.strip_usage, whole=screen is not None)
         kind, limits = answer.headers["Content-Type"], _limits_of(exchange)
         await _send_start(send, 200, kind, streaming=True, headers=limits)
         try:
             async for chunk in answer.content.iter_any():
                 if exchange.ttft_ms is None:
                     way.first_byte()
-                await self._forward(exchange, reader, reader.feed(chunk), send)
+                data = reader.feed(chunk) if screen is None else screen.feed(reader.feed(chunk))
+                await self._forward(exchange, reader, data, send)
+                if screen is not None and screen.blocked:
+                    break
             tail = reader.end()
-            if not reader.finished and not reader.error:
+            blocked = screen is not None and screen.blocked
+            if blocked:
+                exchange.error = CODE
+            elif not reader.finished and not reader.error:
                 raise aiohttp.ClientPayloadError("the stream ended before the answer did")
-            await self._forward(exchange, reader, tail, send)
+            elif tail:
+                await self._forward(exchange, reader, screen.feed(tail) if screen else tail, send)
         except (aiohttp.ClientError, TimeoutError) as error:
             log.warning("%s upstream broke off: %r", exchange.call.request_id, error)
             way.broke_off()
@@ -196,6 +210,8 @@ class Relay:
             event = mark + b"data: " + problem.body() + b"\n\n"
             await send({"type": "http.response.body", "body": event, "more_body": True})
         finally:
+            if screen is not None:
+                self._screen.note(exchange.call.request_id, "answer", screen.verdict)
             exchange.usage = exchange.usage or _usage_of_stream(reader, exchange.call.body)
         await self._close_stream(exchange, reader)
         await send({"type": "http.response.body", "body": b""})

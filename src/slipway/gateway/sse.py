@@ -23,6 +23,9 @@ class StreamReader:
     when `strip_usage` is set. Only an event that grows very large is forwarded before its end. So
     when the upstream breaks off inside an event, an error event can follow where it began.
 
+    Args:
+        whole: never forward a part of an event, however large it grows.
+
     Attributes:
         usage: what the upstream reported, as soon as it did.
         finished: the upstream said that the answer is complete (finish reason or `[DONE]`).
@@ -30,8 +33,9 @@ class StreamReader:
         error: the upstream sent an error event.
     """
 
-    def __init__(self, *, strip_usage: bool) -> None:
+    def __init__(self, *, strip_usage: bool, whole: bool = False) -> None:
         self._strip_usage = strip_usage
+        self._whole = whole
         self._pending = bytearray()
         self._searched = 0
         self._forwarded = 0  # bytes of the pending event that the client has already
@@ -50,7 +54,7 @@ class StreamReader:
             keep = self._read(event)
             out += event[self._forwarded :] if keep or self._forwarded else b""
             self._forwarded = 0
-        if len(self._pending) > _LARGE_EVENT_BYTES:
+        if len(self._pending) > _LARGE_EVENT_BYTES and not self._whole:
             out += self._pending[self._forwarded :]
             self._forwarded = len(self._pending)
         return bytes(out)
@@ -113,6 +117,23 @@ class StreamReader:
         for text in _texts(delta if isinstance(delta, dict) else {"text": choice.get("text")}):
             self._text.append(text)
             self._pieces += 1
+
+
+def events_of(data: bytes) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Whole events, each with its JSON object; None where there is none, as for `[DONE]`."""
+    at = 0
+    while at < len(data):
+        match = _EVENT_END.search(data, at)
+        end = match.end() if match else len(data)
+        event, at = data[at:end], end
+        text = b"\n".join(
+            line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")
+        )
+        try:
+            value = orjson.loads(text) if text else None
+        except orjson.JSONDecodeError:
+            value = None
+        yield event, value if isinstance(value, dict) else None
 
 
 def answer_estimate(value: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -40,17 +41,29 @@ gateway.add_command(limit)
     show_default=True,
     help=str(tr("TCP port.")),
 )
-def serve(host: str, port: int) -> None:
-    from slipway.gateway import GatewayConfig
+@click.option(
+    "--block-words",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=str(tr("Refuse requests and answers with a word of this file (one a line).")),
+)
+@click.option(
+    "--audit-words",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=str(tr("Only note requests and answers with a word of this file.")),
+)
+def serve(host: str, port: int, block_words: Path | None, audit_words: Path | None) -> None:
+    from slipway.gateway import GatewayConfig, filter_of
     from slipway.gateway import serve as run
 
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    filters = filter_of(block_words, audit_words)
 
     def ready() -> None:
         note(tr("gateway: {url}/v1 (API), {url}/ (chat page)", url=address))
 
     with opened() as store:
-        run(store, GatewayConfig(host=host, port=port), ready)
+        run(store, GatewayConfig(host=host, port=port, filters=filters), ready)
 
 
 @gateway.group(help=str(tr("Users.")))
