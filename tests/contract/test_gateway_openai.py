@@ -125,10 +125,11 @@ def test_errors_become_the_clients_own(
     with pytest.raises(openai.APIStatusError) as large:
         ask(text="x" * 100_001)
     assert large.value.status_code == 413
-    upstream.script(FakeAnswer(status=429, body=b"{}"), FakeAnswer(status=500, body=b"{}"))
-    with pytest.raises(openai.RateLimitError):
-        ask()
+    limited = FakeAnswer(status=429, body=b"{}", headers={"Retry-After": "30"})
+    upstream.script(FakeAnswer(status=500, body=b"{}"), limited)
     with pytest.raises(openai.InternalServerError):
+        ask()
+    with pytest.raises(openai.RateLimitError):
         ask()
 
 
