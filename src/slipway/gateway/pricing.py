@@ -45,15 +45,23 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of a request; `cached` of the `prompt` ones came from the upstream's cache.
+    """Tokens of a request.
 
-    `estimated` is set when the upstream did not say and the gateway counted.
+    Attributes:
+        prompt: all of them, with those that were read from or written to a cache.
+        completion: all of them, with those of the reasoning.
+        cached: of the prompt, read from the upstream's cache.
+        estimated: the upstream did not say and the gateway counted.
+        cache_write: of the prompt, written to the upstream's cache.
+        reasoning: of the completion, thought and perhaps not shown.
     """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
     estimated: bool = False
+    cache_write: int = 0
+    reasoning: int = 0
 
 
 def cost_micro(usage: Usage, price: Price | None) -> int:
@@ -98,7 +106,9 @@ def usage_from(reported: object) -> Usage | None:
         return None
     details = reported.get("prompt_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, Mapping) else None
-    return Usage(prompt or 0, completion or 0, cached or 0)
+    details = reported.get("completion_tokens_details")
+    reasoning = _count(details, "reasoning_tokens") if isinstance(details, Mapping) else None
+    return Usage(prompt or 0, completion or 0, cached or 0, reasoning=reasoning or 0)
 
 
 def _count(values: Mapping[str, Any], key: str) -> int | None:

@@ -79,6 +79,11 @@ class StreamReader:
         """
         return max(self._pieces, estimate_tokens("".join(self._text)))
 
+    @property
+    def text(self) -> str:
+        """All that was generated so far, reasoning and arguments of tool calls included."""
+        return "".join(self._text)
+
     def _events(self) -> Iterator[bytes]:
         while match := _EVENT_END.search(self._pending, self._searched):
             event = bytes(self._pending[: match.end()])
