@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from slipway.gateway.adapters.anthropic import AnthropicAdapter
 from slipway.gateway.adapters.azure import AzureAdapter
 from slipway.gateway.adapters.base import (
     NO_OPTIONS,
@@ -38,7 +39,7 @@ from slipway.gateway.adapters.base import (
 from slipway.gateway.adapters.openai import PASSED_ON, OpenAIAdapter, auth_headers, endpoint_url
 from slipway.gateway.adapters.presets import PRESETS, Preset
 
-AdapterKind = Literal["slipway", "ollama", "openai", "azure"]
+AdapterKind = Literal["slipway", "ollama", "openai", "azure", "anthropic"]
 
 _PLAIN: frozenset[Face] = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 ADAPTERS: Mapping[AdapterKind, Adapter] = {
@@ -46,6 +47,7 @@ ADAPTERS: Mapping[AdapterKind, Adapter] = {
     "ollama": OpenAIAdapter("ollama", _PLAIN),
     "openai": OpenAIAdapter("openai", PASSED_ON),
     "azure": AzureAdapter("azure", _PLAIN | {"/v1/images/generations"}),
+    "anthropic": AnthropicAdapter(),
 }
 
 __all__ = [

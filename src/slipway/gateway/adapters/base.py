@@ -78,7 +78,8 @@ class UpstreamRequest:
     Attributes:
         strip_usage: the usage event was asked for by the gateway, not by the client.
         dropped: fields of the client's body that the channel's protocol has no place for, by
-            their path (`logit_bias`, `messages.2.content.0`); what was sent does without them.
+            their path (`logit_bias`, `messages.2.content.0`); what was sent does without them, or
+            with the nearest value that the protocol allows (`temperature` above 1).
     """
 
     url: str
@@ -97,19 +98,27 @@ class Answer:
 
 
 class Translator(Protocol):
-    """A stream on its way to the client. The bytes do not depend on how the chunks were cut.
+    """A stream on its way to the client. The bytes do not depend on how the chunks were cut."""
 
-    Attributes:
-        usage: what the upstream reported, as soon as it did.
-        finished: the upstream said that the answer is complete.
-        done: nothing but the connection's end follows, so the books can be closed.
-        error: the upstream sent an error event.
-    """
+    @property
+    def usage(self) -> Usage | None:
+        """What the upstream reported, as soon as it did."""
+        ...
 
-    usage: Usage | None
-    finished: bool
-    done: bool
-    error: bool
+    @property
+    def finished(self) -> bool:
+        """The upstream said that the answer is complete."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Nothing but the connection's end follows, so the books can be closed."""
+        ...
+
+    @property
+    def error(self) -> bool:
+        """The upstream sent an error event."""
+        ...
 
     @property
     def text(self) -> str:
