@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from slipway.core.errors import ConflictError, NotFoundError, UsageError, nearest
 from slipway.core.i18n import Text, tr
 from slipway.gateway.clock import now_ms, to_rfc3339
+from slipway.gateway.feedback.consent import Consent, consent_of
 from slipway.gateway.problems import ApiError, invalid_key
 from slipway.gateway.store import Store
 from slipway.gateway.tables import tokens, users
@@ -68,6 +69,7 @@ class Token:
         rpm: requests it may make per minute; None for no limit.
         group: its user's.
         networks: addresses (CIDR) that it may be used from; None for any.
+        capture: consent to keep prompts and answers; None for none.
     """
 
     id: int
@@ -86,6 +88,7 @@ class Token:
     rpm: int | None
     group: str = "default"
     networks: tuple[str, ...] | None = None
+    capture: Consent | None = None
 
     def allows(self, model: str) -> bool:
         """Whether the token may use the model of this name."""
@@ -177,6 +180,7 @@ def add_token(
     lifetime_ms: int | None = None,
     rpm: int | None = None,
     networks: list[str] | None = None,
+    capture: Consent | None = None,
 ) -> tuple[Token, str]:
     """Make a token.
 
@@ -219,6 +223,7 @@ def add_token(
                 budget_micro=budget_micro,
                 rpm=rpm,
                 networks=None if networks is None else [check_network(text) for text in networks],
+                **(capture.columns() if capture else {}),
             )
         )
         assert result.inserted_primary_key is not None
@@ -355,4 +360,5 @@ def _token(row: Row[Any]) -> Token:
         rpm=row.rpm,
         group=row.user_group,
         networks=None if row.networks is None else tuple(row.networks),
+        capture=consent_of(row),
     )

@@ -20,11 +20,14 @@ from slipway.gateway.accounts import Token, authenticate
 from slipway.gateway.channels import load_channels
 from slipway.gateway.clock import now_ms
 from slipway.gateway.config import GatewayConfig
+from slipway.gateway.exchange import new_request_id
+from slipway.gateway.feedback.keep import purge_expired
+from slipway.gateway.feedback.record import read_feedback, save_feedback
 from slipway.gateway.ledger import recover
 from slipway.gateway.metrics import CONTENT_TYPE, Metrics
 from slipway.gateway.pages import page_routes
 from slipway.gateway.problems import ApiError, admins_only, bad_request, model_not_found
-from slipway.gateway.relay import ENDPOINTS, Relay, bearer_key, new_request_id, send_error
+from slipway.gateway.relay import ENDPOINTS, Relay, bearer_key, send_error
 from slipway.gateway.routing import Channel, resolve_model
 from slipway.gateway.store import Store
 
@@ -47,6 +50,7 @@ class GatewayApp:
                 Route("/v1/models", self._list_models),
                 Route("/v1/models/{model:path}", self._show_model),
                 Route("/api/explain", self._explain, methods=["POST"]),
+                Route("/v1/feedback", self._take_feedback, methods=["POST"]),
                 Route("/healthz", self._health),
                 Route("/metrics", self._show_metrics),
                 *page_routes(),
@@ -83,6 +87,7 @@ class GatewayApp:
         released = await self._relay.directory.in_database(recover, self._store)
         if released:
             log.warning("released the reserves of %d requests that a dead gateway left", released)
+        await self._relay.directory.in_database(purge_expired, self._store)
         try:
             yield
         finally:
@@ -136,6 +141,12 @@ class GatewayApp:
             raise bad_request("The body must be a JSON object.", code="invalid_json")
         group = request.query_params.get("group", known.token.group)
         return JSONResponse(self._relay.sender.explain(catalogue, body, group).as_json())
+
+    async def _take_feedback(self, request: Request) -> Response:
+        key = bearer_key(dict(request.scope["headers"]))
+        given = await read_feedback(request)
+        saved = await self._relay.directory.in_database(save_feedback, self._store, key, given)
+        return JSONResponse(saved)
 
     async def _health(self, _request: Request) -> Response:
         def ping() -> None:

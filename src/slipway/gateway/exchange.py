@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ class Call:
         raw: the body's bytes; `body` is the same, parsed.
         started: `time.perf_counter()` at its arrival; `created_at` is UTC milliseconds.
         address: the caller's.
+        may_capture: False when the request itself forbids to keep it.
     """
 
     request_id: str
@@ -38,6 +40,7 @@ class Call:
     model: str
     started: float
     address: str = ""
+    may_capture: bool = True
     created_at: int = field(default_factory=now_ms)
 
     @property
@@ -109,3 +112,8 @@ def ending(done: Exchange) -> Ending:
 def elapsed_ms(started: float) -> int:
     """Milliseconds since a `time.perf_counter()` reading."""
     return round((time.perf_counter() - started) * 1000)
+
+
+def new_request_id() -> str:
+    """A fresh request id."""
+    return f"req_{uuid.uuid4().hex}"

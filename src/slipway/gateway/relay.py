@@ -12,7 +12,6 @@ import asyncio
 import logging
 import re
 import time
-import uuid
 from typing import Any, get_args
 
 import aiohttp
@@ -26,6 +25,7 @@ from slipway.gateway.books import Books
 from slipway.gateway.config import GatewayConfig
 from slipway.gateway.directory import Directory
 from slipway.gateway.exchange import CLIENT_LEFT, Call, Exchange, ending
+from slipway.gateway.feedback.capture import Captures, forbids
 from slipway.gateway.filter import CODE
 from slipway.gateway.limits import Gate
 from slipway.gateway.metrics import Metrics
@@ -55,6 +55,7 @@ class Relay:
 
     def __init__(self, store: Store, config: GatewayConfig, metrics: Metrics) -> None:
         self.directory = Directory(store)
+        self.captures = Captures(store)
         self._books = Books(store)
         self._config = config
         self._metrics = metrics
@@ -70,6 +71,7 @@ class Relay:
             await asyncio.wait(set(self._closing))
         await self.sender.close()
         await self._books.close()
+        await self.captures.close()
         self.directory.shut_down()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,6 +88,7 @@ class Relay:
             except ApiError as problem:
                 await self._refuse(send, problem)
                 return
+            call.may_capture = not forbids(headers)
             call.address = scope["client"][0] if scope.get("client") else ""
             await self._until_client_leaves(call, receive, send)
 
@@ -100,7 +103,7 @@ class Relay:
         except Exception as error:
             await self._refuse(send, _as_api_error(error, call.request_id))
             return
-        await self._relay(exchange, send)
+        await self.captures.watch(exchange, send, self._relay)
 
     async def _until_client_leaves(self, call: Call, receive: Receive, send: Send) -> None:
         """Answer, but stop waiting and generating when the client goes or the server stops."""
@@ -296,11 +299,6 @@ def bearer_key(headers: dict[bytes, bytes]) -> str | None:
     """The key in `Authorization: Bearer ...`; None when there is none."""
     scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     return key.strip() or None if scheme.lower() == "bearer" else None
-
-
-def new_request_id() -> str:
-    """A fresh request id."""
-    return f"req_{uuid.uuid4().hex}"
 
 
 async def send_error(send: Send, problem: ApiError) -> None:

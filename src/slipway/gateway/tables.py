@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -19,7 +20,7 @@ from sqlalchemy import (
 )
 
 # the newest migration; a database at this revision is opened without loading Alembic
-SCHEMA_HEAD = "0003"
+SCHEMA_HEAD = "0004"
 
 metadata = MetaData(
     naming_convention={
@@ -63,6 +64,9 @@ tokens = Table(
     Column("held_micro", BigInteger, nullable=False, default=0),
     Column("rpm", Integer),
     Column("networks", JSON(none_as_null=True)),  # list of CIDR; null: from anywhere
+    Column("capture_share_bp", Integer),  # consent, see feedback/consent.py; null: no capture
+    Column("capture_days", Integer),
+    Column("capture_bytes", Integer),
     CheckConstraint("held_micro >= 0", name="held"),
 )
 
@@ -169,4 +173,34 @@ requests = Table(
     Column("ttft_ms", BigInteger),
     Column("duration_ms", BigInteger, nullable=False),
     Index(None, "created_at"),
+)
+
+# what a user thinks of an answer; texts are masked
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("request_id", String, primary_key=True),
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("score", Float),
+    Column("label", String),
+    Column("comment", String),
+    Column("correction", String),
+    Column("created_at", BigInteger, nullable=False),
+    Index(None, "created_at"),
+)
+
+# prompts and answers kept with consent; masked JSON
+captures = Table(
+    "captures",
+    metadata,
+    Column("request_id", String, primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("model", String, nullable=False),
+    Column("prompt", LargeBinary, nullable=False),  # {"messages": [...], "tools": [...]}
+    Column("answer", LargeBinary, nullable=False),  # the assistant's turn
+    Column("finish", String),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index(None, "expires_at"),
+    Index(None, "user_id"),
 )
