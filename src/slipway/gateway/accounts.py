@@ -8,6 +8,7 @@ import ipaddress
 import re
 import secrets
 import string
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -249,6 +250,20 @@ def revoke_token(store: Store, name: str) -> Token:
         NotFoundError: no enabled token has this name or prefix.
         ConflictError: several have.
     """
+    return _change_token(store, name, {"enabled": False})
+
+
+def set_capture(store: Store, name: str, capture: Consent | None) -> Token:
+    """Give or withdraw consent; what is kept already stays until its time is over.
+
+    Raises:
+        NotFoundError, ConflictError: as `revoke_token`.
+    """
+    nothing = dict.fromkeys(Consent().columns())
+    return _change_token(store, name, capture.columns() if capture else nothing)
+
+
+def _change_token(store: Store, name: str, values: Mapping[str, Any]) -> Token:
     with store.write() as db:
         rows = db.execute(_TOKENS.where(tokens.c.enabled)).all()
         found = [row for row in rows if name in (row.name, row.prefix)]
@@ -267,7 +282,7 @@ def revoke_token(store: Store, name: str) -> Token:
                 tr("several tokens are named `{name}`", name=name),
                 tr("name one by its prefix: {names}", names=", ".join(r.prefix for r in found)),
             )
-        db.execute(update(tokens).where(tokens.c.id == found[0].id).values(enabled=False))
+        db.execute(update(tokens).where(tokens.c.id == found[0].id).values(values))
         row = db.execute(_TOKEN_BY_ID, {"token_id": found[0].id}).one()
     return _token(row)
 
@@ -326,6 +341,16 @@ def digest_of(key: str) -> str:
     """The hash under which a key is kept."""
     # keys are random and long, so a plain hash cannot be searched and a slow one buys nothing
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def user_number(store: Store, name: str) -> int:
+    """The id of a user.
+
+    Raises:
+        NotFoundError: no such user.
+    """
+    with store.read() as db:
+        return _user_id(db, name)
 
 
 def _user_id(db: Connection, name: str) -> int:

@@ -16,6 +16,7 @@ from slipway.cli.commands.gateway_common import (
     split_names,
     state,
 )
+from slipway.cli.commands.gateway_feedback import capture_options, consent_from, feedback
 from slipway.cli.commands.gateway_limits import limit
 from slipway.cli.output import note, print_json, print_table
 from slipway.core.i18n import tr
@@ -28,6 +29,7 @@ def gateway() -> None:
 
 gateway.add_command(channel)
 gateway.add_command(limit)
+gateway.add_command(feedback)
 
 
 @gateway.command(help=str(tr("Serve the gateway and its chat page until Ctrl-C.")))
@@ -133,6 +135,7 @@ def token() -> None:
 @click.option(
     "--networks", help=str(tr("Only from these addresses or CIDRs, separated by commas."))
 )
+@capture_options
 @json_option
 def add_token(
     name: str,
@@ -143,6 +146,7 @@ def add_token(
     rpm: int | None,
     networks: str | None,
     as_json: bool,
+    **capture: Any,
 ) -> None:
     from slipway.gateway import add_token, parse_money
     from slipway.gateway.clock import parse_lifetime
@@ -157,6 +161,7 @@ def add_token(
             lifetime_ms=None if expires is None else parse_lifetime(expires),
             rpm=rpm,
             networks=split_names(networks, "--networks"),
+            capture=consent_from(**capture),
         )
     if as_json:
         print_json({**made.as_json(), "key": key})

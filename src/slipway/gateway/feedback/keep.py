@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from slipway.gateway.clock import now_ms
 from slipway.gateway.feedback.answer import read_answer
 from slipway.gateway.store import Store
-from slipway.gateway.tables import captures, feedback, users
+from slipway.gateway.tables import captures, feedback
 
 DAY_MS = 86_400_000
 _CHUNK = 500
@@ -75,12 +75,6 @@ def forget_user(store: Store, user_id: int) -> dict[str, int]:
         "captures": _purge(store, captures, captures.c.user_id == user_id),
         "feedback": _purge(store, feedback, feedback.c.user_id == user_id),
     }
-
-
-def user_number(store: Store, name: str) -> int | None:
-    """The id of a user; None when there is none of this name."""
-    with store.read() as db:
-        return db.execute(select(users.c.id).where(users.c.name == name)).scalar()
 
 
 def _purge(store: Store, table: Any, condition: Any) -> int:

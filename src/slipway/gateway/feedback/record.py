@@ -134,13 +134,15 @@ def save_feedback(store: Store, key: str | None, given: Feedback) -> dict[str, A
 
 def list_feedback(store: Store, limit: int = 50) -> list[dict[str, Any]]:
     """The newest feedback first; `captured` says whether prompt and answer are kept."""
+    names = ("request_id", "score", "label", "comment", "correction", "created_at")
+    columns: list[Any] = [
+        *(feedback.c[name] for name in names),
+        users.c.name.label("user"),
+        requests.c.model,
+        captures.c.request_id.is_not(None).label("captured"),
+    ]
     query = (
-        select(
-            feedback.c["request_id", "score", "label", "comment", "correction", "created_at"],
-            users.c.name.label("user"),
-            requests.c.model,
-            captures.c.request_id.is_not(None).label("captured"),
-        )
+        select(*columns)
         .join(users, feedback.c.user_id == users.c.id)
         .outerjoin(requests, feedback.c.request_id == requests.c.request_id)
         .outerjoin(captures, feedback.c.request_id == captures.c.request_id)
