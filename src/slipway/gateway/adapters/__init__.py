@@ -43,7 +43,7 @@ AdapterKind = Literal["slipway", "ollama", "openai", "azure", "anthropic"]
 
 _PLAIN: frozenset[Face] = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 ADAPTERS: Mapping[AdapterKind, Adapter] = {
-    "slipway": OpenAIAdapter("slipway", _PLAIN | {"/v1/rerank"}),
+    "slipway": OpenAIAdapter("slipway", _PLAIN | {"/v1/rerank"}, has_messages=True),
     "ollama": OpenAIAdapter("ollama", _PLAIN),
     "openai": OpenAIAdapter("openai", PASSED_ON),
     "azure": AzureAdapter("azure", _PLAIN | {"/v1/images/generations"}),

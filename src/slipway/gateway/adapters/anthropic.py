@@ -27,12 +27,11 @@ from slipway.gateway.adapters.base import (
     with_options,
 )
 from slipway.gateway.adapters.events import mapping
-from slipway.gateway.adapters.openai import asks_usage, endpoint_url
+from slipway.gateway.adapters.openai import MESSAGES, asks_usage, endpoint_url
 from slipway.gateway.routing import Target
 
 # the version that all of the API's documents describe
 API_VERSION = "2023-06-01"
-MESSAGES: Face = "/v1/messages"
 
 
 class AnthropicAdapter:

@@ -29,6 +29,10 @@ class AzureAdapter(OpenAIAdapter):
         path = endpoint.removeprefix("/v1")
         return f"{base}/openai/deployments/{deployment}{path}?api-version={version}"
 
+    def limit_name(self, target: Target) -> str:
+        """OpenAI's newer models refuse `max_tokens`."""
+        return "max_completion_tokens"
+
     def auth(self, key: str | None) -> dict[str, str]:
         """The header with the channel's key."""
         return {"api-key": key} if key else {}

@@ -5,23 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
+from slipway.gateway.adapters.anthropic_answer import MessagesReader, usage_of
 from slipway.gateway.adapters.base import (
     NO_OPTIONS,
     Answer,
     ChannelOptions,
     Face,
+    Translator,
     UpstreamRequest,
     own_headers,
     unable,
     with_options,
 )
+from slipway.gateway.adapters.events import mapping
+from slipway.gateway.adapters.messages_answer import MessagesFromChat, message_answer, message_error
+from slipway.gateway.adapters.messages_request import chat_body
 from slipway.gateway.pricing import usage_from
 from slipway.gateway.routing import Target
 from slipway.gateway.sse import StreamReader
 
+MESSAGES: Face = "/v1/messages"
 STREAMING: frozenset[Face] = frozenset({"/v1/chat/completions", "/v1/completions"})
 PASSED_ON: frozenset[Face] = STREAMING | {
     "/v1/embeddings",
@@ -34,11 +41,20 @@ _OTHER_VERSION = re.compile(r"/v(?!1$)\d+(?:beta)?$")
 
 
 class OpenAIAdapter:
-    """OpenAI's protocol: the body goes through with only the model's name mapped."""
+    """OpenAI's protocol: the body goes through with only the model's name mapped.
 
-    def __init__(self, kind: str, capabilities: frozenset[Face]) -> None:
+    A client that speaks Anthropic's is translated.
+
+    Args:
+        has_messages: the server has `/v1/messages` too, so that passes through as well.
+    """
+
+    def __init__(
+        self, kind: str, capabilities: frozenset[Face], *, has_messages: bool = False
+    ) -> None:
         self._kind = kind
-        self._capabilities = capabilities
+        self._capabilities = capabilities | {MESSAGES}
+        self._has_messages = has_messages
 
     @property
     def capabilities(self) -> frozenset[Face]:
@@ -57,14 +73,27 @@ class OpenAIAdapter:
         """The request to send; see `Adapter.request`."""
         if endpoint not in self._capabilities:
             raise unable(self._kind, endpoint)
-        sent, strip_usage = passed_on(target, endpoint, raw, body)
+        dropped: list[str] = []
+        if endpoint == MESSAGES and not self._has_messages:
+            endpoint, strip_usage = "/v1/chat/completions", False
+            limit_name = self.limit_name(target)
+            translated, dropped = chat_body(body, target.upstream_model, limit_name)
+            sent = orjson.dumps(translated)
+        else:
+            sent, strip_usage = passed_on(target, endpoint, raw, body)
         headers = {**own_headers(), **self.auth(key)}
         return UpstreamRequest(
             url=self.url(target, endpoint, options),
             headers=with_options(headers, options),
             body=sent,
             strip_usage=strip_usage,
+            dropped=tuple(dropped),
         )
+
+    def limit_name(self, target: Target) -> str:
+        """What the limit of an answer's tokens is called: OpenAI's own service renamed it."""
+        own = urlsplit(target.channel.base_url).hostname == "api.openai.com"
+        return "max_completion_tokens" if own else "max_tokens"
 
     def url(self, target: Target, endpoint: Face, options: ChannelOptions) -> str:
         """Where the channel answers an endpoint."""
@@ -75,15 +104,24 @@ class OpenAIAdapter:
         return auth_headers(key)
 
     def answer(self, endpoint: Face, status: int, body: bytes) -> Answer:
-        """The same bytes, and what they say about usage."""
+        """A whole answer, or an error's body, as the client's protocol has it."""
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError:
             value = None
-        return Answer(body, usage_from(value.get("usage")) if isinstance(value, dict) else None)
+        said = mapping(value)
+        if endpoint != MESSAGES:
+            return Answer(body, usage_from(said.get("usage")))
+        if self._has_messages:
+            return Answer(body, usage_of(said.get("usage")))
+        if status != 200 or "choices" not in said:
+            return Answer(orjson.dumps(message_error(said, status)), None)
+        return Answer(orjson.dumps(message_answer(said)), usage_from(said.get("usage")))
 
-    def stream(self, endpoint: Face, *, strip_usage: bool) -> StreamReader:
-        """Watches the stream without changing it."""
+    def stream(self, endpoint: Face, *, strip_usage: bool) -> Translator:
+        """Watches or translates an answer that comes in pieces."""
+        if endpoint == MESSAGES:
+            return MessagesReader() if self._has_messages else MessagesFromChat()
         return StreamReader(strip_usage=strip_usage)
 
 
