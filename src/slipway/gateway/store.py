@@ -75,10 +75,16 @@ class Store:
         raw.execute("PRAGMA wal_autocheckpoint = 0")
         return HotConnection(raw)
 
-    def checkpoint(self) -> None:
-        """Move what was written lately from the write-ahead log into the file; blocks nobody."""
+    def checkpoint(self, *, empty: bool = False) -> None:
+        """Move what was written lately from the write-ahead log into the file.
+
+        Args:
+            empty: also cut the log to nothing, for which writers may have to wait; else nobody
+                waits.
+        """
+        mode = "TRUNCATE" if empty else "PASSIVE"
         with suppress(sqlite3.Error), closing(sqlite3.connect(self.path)) as raw:
-            raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            raw.execute(f"PRAGMA wal_checkpoint({mode})")
 
     def close(self) -> None:
         """Close all connections."""

@@ -236,3 +236,15 @@ def test_the_commands_list_export_forget_and_change_consent(
 def test_a_token_without_the_option_has_no_consent(store: Store) -> None:
     add_user(store, "ada")
     assert add_token(store, "t", user="ada")[0].capture is None
+
+
+def test_what_was_purged_is_no_longer_on_the_disk(heard: Heard) -> None:
+    def on_disk() -> bool:
+        files = heard.store.path.parent.glob("gateway.db*")
+        return any(b"unforgettable" in path.read_bytes() for path in files)
+
+    heard.add(0, score=1, answer="unforgettable " * 500)
+    heard.store.checkpoint()
+    assert on_disk()
+    assert main(["gateway", "feedback", "purge", "--user", "ada"]) == 0
+    assert not on_disk()

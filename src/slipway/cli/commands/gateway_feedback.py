@@ -163,6 +163,8 @@ def purge(user: str | None, as_json: bool) -> None:
             gone = {"captures": purge_expired(store), "feedback": 0}
         else:
             gone = forget_user(store, user_number(store, user))
+        # the log beside the database still has what was removed
+        store.checkpoint(empty=True)
     if as_json:
         print_json(gone)
         return
