@@ -139,6 +139,12 @@ def test_what_comes_out_is_what_came_in_until_a_word(texts: list[str]) -> None:
         assert whole[: found + 4].startswith(text) and len(text) <= found
 
 
+def test_what_is_held_back_comes_even_when_the_answer_does_not_say_that_it_ends() -> None:
+    screen = StreamScreen(WORDS.stream())
+    out = screen.feed(chunk("x aba")) + screen.feed(b"data: [DONE]\n\n")
+    assert said(events(out.decode())) == "x aba"
+
+
 def test_events_in_which_nothing_changes_pass_byte_for_byte() -> None:
     screen = StreamScreen(WORDS.stream())
     odd = b': comment\r\n\r\ndata:{"choices":[{"index":0,"delta":{"content":"xy "}}],"new":1}\n\n'

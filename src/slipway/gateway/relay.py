@@ -189,11 +189,10 @@ class Relay:
         await _send_start(send, 200, kind, streaming=True, headers=limits)
         try:
             async for chunk in answer.content.iter_any():
-                if exchange.ttft_ms is None:
-                    way.first_byte()
+                way.first_byte()
                 data = reader.feed(chunk) if screen is None else screen.feed(reader.feed(chunk))
                 await self._forward(exchange, reader, data, send)
-                if screen is not None and screen.blocked:
+                if screen is not None and (screen.blocked or reader.too_large):
                     break
             tail = reader.end()
             blocked = screen is not None and screen.blocked

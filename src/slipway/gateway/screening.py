@@ -113,6 +113,8 @@ class StreamScreen:
     def __init__(self, stream: AnswerStream) -> None:
         self._stream = stream
         self.blocked = False
+        self._open: dict[int, dict[str, Any]] = {}  # choices that did not say that they end
+        self._last: dict[str, Any] | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -125,11 +127,20 @@ class StreamScreen:
         for event, value in events_of(data):
             if self.blocked:
                 break
-            out += event if value is None else self._event(event, value)
+            out += self._unread(event) if value is None else self._event(event, value)
         return bytes(out)
+
+    def _unread(self, event: bytes) -> bytes:
+        """An event without an object; before the last one comes what is held back."""
+        out = b""
+        if b"[DONE]" in event and self._last is not None:
+            ended = [{**choice, "finish_reason": "stop"} for choice in self._open.values()]
+            out = self._event(b"", {**self._last, "choices": ended}) if ended else b""
+        return out if self.blocked else out + event
 
     def _event(self, event: bytes, value: dict[str, Any]) -> bytes:
         changed = held = False
+        self._last = value
         choices = value.get("choices")
         for choice in choices if isinstance(choices, list) else []:
             if not isinstance(choice, dict):
@@ -151,6 +162,11 @@ class StreamScreen:
         holder = delta if isinstance(delta, dict) else choice
         index, before, after = choice.get("index", 0), "", ""
         ends = choice.get("finish_reason") is not None
+        if ends:
+            self._open.pop(index, None)
+        elif isinstance(index, int):
+            empty: dict[str, Any] = {"text": ""} if holder is choice else {"delta": {"content": ""}}
+            self._open.setdefault(index, {"index": index, **empty})
         for name in _TEXTS:
             text = holder.get(name)
             text = text if isinstance(text, str) else ""

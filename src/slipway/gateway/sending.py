@@ -115,6 +115,7 @@ class Way:
         self._attempts = attempts
         self._sent_at = 0.0
         self._said: ApiError | None = None
+        self._begun = False
 
     async def connect(self) -> tuple[UpstreamRequest, aiohttp.ClientResponse]:
         """The first good answer's headers.
@@ -143,7 +144,10 @@ class Way:
         raise self._end()
 
     def first_byte(self) -> None:
-        """The channel's answer begins."""
+        """The channel's answer begins; may be called again."""
+        if self._begun:
+            return
+        self._begun = True
         self._attempts.answered(time.perf_counter() - self._sent_at, time.time())
 
     def broke_off(self) -> None:

@@ -14,6 +14,7 @@ from slipway.gateway.pricing import Usage, estimate_tokens, usage_from
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 # an event larger than this is not the usage event, so it need not be held until it is whole
 _LARGE_EVENT_BYTES = 64 * 1024
+_LARGEST_EVENT_BYTES = 16 * 1024 * 1024
 
 
 class StreamReader:
@@ -58,6 +59,11 @@ class StreamReader:
             out += self._pending[self._forwarded :]
             self._forwarded = len(self._pending)
         return bytes(out)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether an event that must be held until it is whole has grown beyond all measure."""
+        return len(self._pending) > _LARGEST_EVENT_BYTES
 
     @property
     def inside_event(self) -> bool:
