@@ -85,6 +85,17 @@ def test_failed_and_oversized_answers_are_not_kept(
     assert list(captured(gateway.store)) == [last]
 
 
+def test_an_answer_that_broke_off_is_not_kept(
+    gateway: Gateway, upstream: FakeUpstream, consenting: str
+) -> None:
+    upstream.script(FakeAnswer(pieces=PIECES, cut_after=2))
+    broken = gateway.post(chat(stream=True), consenting)
+    assert PIECES[0] in broken.text and "upstream_disconnected" in broken.text
+    last = gateway.post(chat("whole"), consenting).headers["x-request-id"]
+    until(lambda: bool(captured(gateway.store)))
+    assert list(captured(gateway.store)) == [last]
+
+
 def database_bytes(store: Store) -> bytes:
     return b"".join(path.read_bytes() for path in store.path.parent.glob("gateway.db*"))
 
