@@ -36,10 +36,11 @@ from slipway.gateway.adapters.base import (
     UpstreamRequest,
     check_headers,
 )
+from slipway.gateway.adapters.gemini import GeminiAdapter
 from slipway.gateway.adapters.openai import PASSED_ON, OpenAIAdapter, auth_headers, endpoint_url
 from slipway.gateway.adapters.presets import PRESETS, Preset
 
-AdapterKind = Literal["slipway", "ollama", "openai", "azure", "anthropic"]
+AdapterKind = Literal["slipway", "ollama", "openai", "azure", "anthropic", "gemini"]
 
 _PLAIN: frozenset[Face] = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 ADAPTERS: Mapping[AdapterKind, Adapter] = {
@@ -48,6 +49,7 @@ ADAPTERS: Mapping[AdapterKind, Adapter] = {
     "openai": OpenAIAdapter("openai", PASSED_ON),
     "azure": AzureAdapter("azure", _PLAIN | {"/v1/images/generations"}),
     "anthropic": AnthropicAdapter(),
+    "gemini": GeminiAdapter(),
 }
 
 __all__ = [
