@@ -40,6 +40,8 @@ from slipway.gateway.seal import seal, unseal
 from slipway.gateway.store import Store
 from slipway.gateway.tables import channels, prices
 
+# their lists of models have shapes of their own
+_NOT_ASKED: frozenset[ChannelKind] = frozenset({"azure", "anthropic", "gemini"})
 _ASK_TIMEOUT_S = 10.0
 
 # made once, because making a statement costs more than running it
@@ -94,17 +96,7 @@ def add_channel(store: Store, spec: ChannelSpec, *, replace: bool = False) -> Ch
     reach: Reach = "loopback" if spec.kind in LOCAL_KINDS else "public"
     reach = "private" if spec.allow_private else reach
     base_url = check_base_url(spec.url, reach)
-    offered = (
-        {name: name for name in ask_models(base_url, spec.api_key)}
-        if spec.models is None
-        else _parse_models(spec.models)
-    )
-    if not offered:
-        raise UsageError(
-            "gateway.no_models",
-            tr("the channel `{name}` has no models", name=spec.name),
-            tr("name them with `--models`, or create a model first: `slipway create --help`"),
-        )
+    offered = _offered(spec, base_url)
     with store.write() as db:
         if spec.price is None:
             _check_priced(
@@ -129,6 +121,28 @@ def add_channel(store: Store, spec: ChannelSpec, *, replace: bool = False) -> Ch
                 set_price(db, model, spec.price)
         row = db.execute(select(channels).where(channels.c.name == spec.name)).one()
     return _channel(row)
+
+
+def _offered(spec: ChannelSpec, base_url: str) -> dict[str, str]:
+    """The models of a new channel: as they were named, or as its upstream lists them."""
+    if spec.models is None and spec.kind in _NOT_ASKED:
+        raise UsageError(
+            "gateway.no_models",
+            tr("channels of the kind `{kind}` are not asked for their models", kind=spec.kind),
+            tr("name them with `--models`"),
+        )
+    offered = (
+        {name: name for name in ask_models(base_url, spec.api_key)}
+        if spec.models is None
+        else _parse_models(spec.models)
+    )
+    if not offered:
+        raise UsageError(
+            "gateway.no_models",
+            tr("the channel `{name}` has no models", name=spec.name),
+            tr("name them with `--models`, or create a model first: `slipway create --help`"),
+        )
+    return offered
 
 
 def refresh_channel(store: Store, name: str) -> Channel:

@@ -19,7 +19,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from slipway.core.errors import SlipwayError
-from slipway.gateway.adapters import Endpoint, UpstreamRequest
+from slipway.gateway.adapters import Endpoint, Translator, UpstreamRequest
 from slipway.gateway.admission import Admission
 from slipway.gateway.books import Books
 from slipway.gateway.config import GatewayConfig
@@ -33,11 +33,12 @@ from slipway.gateway.pricing import Usage, prompt_estimate, usage_from
 from slipway.gateway.problems import ApiError, bad_request, body_too_large
 from slipway.gateway.screening import Screen
 from slipway.gateway.sending import Sender, Way
-from slipway.gateway.sse import StreamReader, answer_estimate
+from slipway.gateway.sse import EventTooLargeError, StreamReader, answer_estimate
 from slipway.gateway.store import Store
 
 log = logging.getLogger("slipway.gateway")
 ENDPOINTS: dict[str, Endpoint] = {path: path for path in get_args(Endpoint)}
+_BROKEN = (aiohttp.ClientError, TimeoutError, EventTooLargeError)
 _CLIENT_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 # each waits for the database as long as its busy timeout
 _BOOK_ATTEMPTS = 3
@@ -152,7 +153,7 @@ class Relay:
                     await self._pass_stream(exchange, way, upstream, answer, send)
                 else:
                     await self._pass_body(exchange, way, answer, send)
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except _BROKEN as error:
                 log.warning("%s upstream broke off: %r", exchange.call.request_id, error)
                 way.broke_off()
                 raise _broke_off() from error
@@ -164,7 +165,7 @@ class Relay:
     async def _pass_body(
         self, exchange: Exchange, way: Way, answer: aiohttp.ClientResponse, send: Send
     ) -> None:
-        body = await answer.read()
+        body = way.adapter.answer(exchange.call.endpoint, 200, await answer.read()).body
         way.first_byte()
         exchange.first_byte()
         exchange.usage = _usage_of_answer(body, exchange.call.body)
@@ -184,7 +185,10 @@ class Relay:
         send: Send,
     ) -> None:
         screen = self._screen.stream()
-        reader = StreamReader(strip_usage=upstream.strip_usage, whole=screen is not None)
+        endpoint = exchange.call.endpoint
+        reader = way.adapter.stream(endpoint, strip_usage=upstream.strip_usage)
+        if screen is not None and isinstance(reader, StreamReader):
+            reader.hold_whole_events()
         kind, limits = answer.headers["Content-Type"], _limits_of(exchange)
         await _send_start(send, 200, kind, streaming=True, headers=limits)
         try:
@@ -192,7 +196,7 @@ class Relay:
                 way.first_byte()
                 data = reader.feed(chunk) if screen is None else screen.feed(reader.feed(chunk))
                 await self._forward(exchange, reader, data, send)
-                if screen is not None and (screen.blocked or reader.too_large):
+                if screen is not None and screen.blocked:
                     break
             tail = reader.end()
             blocked = screen is not None and screen.blocked
@@ -202,7 +206,7 @@ class Relay:
                 raise aiohttp.ClientPayloadError("the stream ended before the answer did")
             elif tail:
                 await self._forward(exchange, reader, screen.feed(tail) if screen else tail, send)
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except _BROKEN as error:
             log.warning("%s upstream broke off: %r", exchange.call.request_id, error)
             way.broke_off()
             problem = _broke_off()
@@ -219,7 +223,7 @@ class Relay:
         await send({"type": "http.response.body", "body": b""})
 
     async def _forward(
-        self, exchange: Exchange, reader: StreamReader, data: bytes, send: Send
+        self, exchange: Exchange, reader: Translator, data: bytes, send: Send
     ) -> None:
         if data:
             exchange.first_byte()
@@ -230,7 +234,7 @@ class Relay:
         if data:
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def _close_stream(self, exchange: Exchange, reader: StreamReader) -> None:
+    async def _close_stream(self, exchange: Exchange, reader: Translator) -> None:
         exchange.usage = exchange.usage or _usage_of_stream(reader, exchange.call.body)
         await self._close(exchange)
 
@@ -386,7 +390,7 @@ def _usage_of_answer(body: bytes, asked: dict[str, Any]) -> Usage | None:
     return Usage(prompt_estimate(asked), answer_estimate(value), estimated=True)
 
 
-def _usage_of_stream(reader: StreamReader, asked: dict[str, Any]) -> Usage | None:
+def _usage_of_stream(reader: Translator, asked: dict[str, Any]) -> Usage | None:
     """What a stream used; None when it ended before anything was generated."""
     if reader.usage is not None:
         return reader.usage

@@ -12,12 +12,13 @@ from typing import Any
 
 import aiohttp
 
-from slipway.gateway.adapters import ADAPTERS, UpstreamRequest
+from slipway.core.errors import UsageError
+from slipway.gateway.adapters import ADAPTERS, Adapter, UpstreamRequest
 from slipway.gateway.config import GatewayConfig
 from slipway.gateway.directory import Catalogue, Directory
 from slipway.gateway.exchange import Exchange
 from slipway.gateway.metrics import Metrics
-from slipway.gateway.problems import ApiError, no_channel, upstream_unreachable
+from slipway.gateway.problems import ApiError, bad_request, no_channel, upstream_unreachable
 from slipway.gateway.routing import (
     Ask,
     Attempts,
@@ -94,7 +95,11 @@ class Sender:
     async def send(
         self, exchange: Exchange, step: Sending
     ) -> tuple[UpstreamRequest, aiohttp.ClientResponse]:
-        """Send to a channel and wait for the answer's headers."""
+        """Send to a channel and wait for the answer's headers.
+
+        Raises:
+            UsageError: this kind of channel cannot serve such a request.
+        """
         channel, call = step.target.channel, exchange.call
         key = self._directory.upstream_key(exchange.catalogue, channel)
         adapter = ADAPTERS[channel.kind]
@@ -116,6 +121,7 @@ class Way:
         self._sent_at = 0.0
         self._said: ApiError | None = None
         self._begun = False
+        self.adapter: Adapter = ADAPTERS["openai"]  # of the channel that was asked last
 
     async def connect(self) -> tuple[UpstreamRequest, aiohttp.ClientResponse]:
         """The first good answer's headers.
@@ -128,8 +134,13 @@ class Way:
                 await asyncio.sleep(step.delay_s)
                 continue
             self._sent_at = time.perf_counter()
+            self.adapter = ADAPTERS[step.target.channel.kind]
             try:
                 request, answer = await self._sender.send(self._exchange, step)
+            except UsageError as cannot:
+                self._said = bad_request(cannot.message_en, code="unsupported")
+                self._failed(step, Failure("status", 501), cannot.message_en)
+                continue
             except NotConnectedError as error:
                 self._failed(step, Failure("connect"), str(error))
                 continue
@@ -169,6 +180,7 @@ class Way:
             answer.close()
         self._exchange.channel = step.target.channel
         call = self._exchange.call
+        body = self.adapter.answer(call.endpoint, answer.status, body).body
         problem = error_from_answer(answer.status, answer.headers, body, call.request_id)
         self._said = problem
         wait = retry_after(answer.headers.get("Retry-After"), time.time())

@@ -17,15 +17,16 @@ _LARGE_EVENT_BYTES = 64 * 1024
 _LARGEST_EVENT_BYTES = 16 * 1024 * 1024
 
 
+class EventTooLargeError(Exception):
+    """An event that must be held until it is whole grew beyond all measure."""
+
+
 class StreamReader:
     """Watches a chat or completion stream on its way to the client.
 
     `feed` gives back the bytes to forward: whole events, byte for byte, except the usage event
     when `strip_usage` is set. Only an event that grows very large is forwarded before its end. So
     when the upstream breaks off inside an event, an error event can follow where it began.
-
-    Args:
-        whole: never forward a part of an event, however large it grows.
 
     Attributes:
         usage: what the upstream reported, as soon as it did.
@@ -34,9 +35,9 @@ class StreamReader:
         error: the upstream sent an error event.
     """
 
-    def __init__(self, *, strip_usage: bool, whole: bool = False) -> None:
+    def __init__(self, *, strip_usage: bool) -> None:
         self._strip_usage = strip_usage
-        self._whole = whole
+        self._whole = False
         self._pending = bytearray()
         self._searched = 0
         self._forwarded = 0  # bytes of the pending event that the client has already
@@ -55,15 +56,16 @@ class StreamReader:
             keep = self._read(event)
             out += event[self._forwarded :] if keep or self._forwarded else b""
             self._forwarded = 0
+        if self._whole and len(self._pending) > _LARGEST_EVENT_BYTES:
+            raise EventTooLargeError
         if len(self._pending) > _LARGE_EVENT_BYTES and not self._whole:
             out += self._pending[self._forwarded :]
             self._forwarded = len(self._pending)
         return bytes(out)
 
-    @property
-    def too_large(self) -> bool:
-        """Whether an event that must be held until it is whole has grown beyond all measure."""
-        return len(self._pending) > _LARGEST_EVENT_BYTES
+    def hold_whole_events(self) -> None:
+        """Forward no part of an event; one beyond all measure is an upstream's fault then."""
+        self._whole = True
 
     @property
     def inside_event(self) -> bool:

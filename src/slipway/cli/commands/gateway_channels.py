@@ -30,7 +30,7 @@ def channel() -> None:
 @click.argument("name")
 @click.option(
     "--kind",
-    type=click.Choice(["slipway", "openai", "ollama"]),
+    type=click.Choice(["slipway", "openai", "ollama", "azure", "anthropic", "gemini"]),
     default="slipway",
     show_default=True,
     help=str(tr("What answers there; `openai` is any compatible service.")),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from slipway.gateway.outbound import Reach
 
-ChannelKind = Literal["slipway", "openai", "ollama"]
+ChannelKind = Literal["slipway", "openai", "ollama", "azure", "anthropic", "gemini"]
 LOCAL_KINDS: frozenset[ChannelKind] = frozenset({"slipway", "ollama"})
 
 
