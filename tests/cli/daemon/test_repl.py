@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 
 from tests.api.conftest import RunningDaemon, StartDaemon
 from tests.pseudo_terminal import Terminal
@@ -59,6 +60,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_dialogue(start_daemon: StartDaemon,
         terminal.type("half a line\x03")
         terminal.wait_for("Ctrl-D or /bye leaves")
         terminal.wait_for(">>> ")
+        until = time.monotonic() + 10  # the daemon hears of it a moment later
+        while daemon.residents()[0].leases and time.monotonic() < until:
+            time.sleep(0.02)
         assert daemon.residents()[0].leases == 0
         terminal.type("\x04")
         assert terminal.end() == 0
